@@ -18,7 +18,7 @@ from functools import cached_property
 
 from geounet.errors import ConfigError
 
-__all__ = ["Axis", "WindowPlan"]
+__all__ = ["Axis", "Window", "WindowPlan"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,13 @@ class WindowPlan:
     def count(self) -> int:
         """Number of windows."""
         return len(self.rows.starts) * len(self.cols.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of pixels."""
+
+    row: int
+    col: int
+    height: int
+    width: int

@@ -1,0 +1,285 @@
+"""A scene: what its file says it is, and reading it by windows.
+
+`open_scene` is the only function here that takes a path or URI. A `Scene` holds no open handle and
+can be pickled; each thread that reads opens its own with `Scene.open`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.sensors import Radiometry, decide_radiometry, name_bands
+from geounet.tiling import Window
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from affine import Affine
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+__all__ = ["Grid", "Scene", "SceneReader", "Tile", "open_scene"]
+
+_CACHE_BYTES = (64 << 20, 512 << 20)
+"""Least and most that GDAL may keep of decoded blocks."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a scene's pixels lie."""
+
+    crs: CRS | None
+    transform: Affine
+    """Pixel corner (col, row) to CRS coordinates; may be rotated or sheared."""
+    width: int
+    height: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    def pixel_areas(self) -> NDArray[np.float64]:
+        """True area of a pixel in each row, in square metres: float64 [height].
+
+        With a CRS it is measured on the ellipsoid (Karney 2013, doi:10.1007/s00190-012-0578-z) at
+        33 rows of the scene's middle column and interpolated between them, so that it is right in
+        a geographic or a conformal CRS too. Without one, CRS units are taken as metres.
+        """
+        if self.crs is None:
+            return np.full(self.height, abs(self.transform.determinant))
+        at = np.linspace(0.5, self.height - 0.5, min(self.height, 33))
+        corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+        cols = self.width / 2 + corners[:, 0] + np.zeros((len(at), 1))
+        rows = at[:, None] + corners[:, 1]
+        x, y = self.transform * (cols, rows)
+        crs = pyproj.CRS.from_wkt(self.crs.to_wkt())
+        to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        geod = crs.get_geod()
+        lon, lat = to_lonlat.transform(x, y)
+        areas = [abs(geod.polygon_area_perimeter(*ring)[0]) for ring in zip(lon, lat, strict=True)]
+        return np.interp(np.arange(self.height) + 0.5, at, areas)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tile:
+    """A window with its pixels."""
+
+    window: Window
+    dn: NDArray[Any]
+    """Numbers as stored [bands, height, width]; `Radiometry` makes them reflectance."""
+    valid: NDArray[np.bool_]
+    """True where observed [height, width]."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of a scene before a pixel is read."""
+
+    uri: str
+    grid: Grid
+    bands: tuple[str, ...]
+    """Common names in file order; a band whose name is not known keeps its own."""
+    radiometry: Radiometry
+    dtype: str
+    nodata: float | None
+    masked: bool
+    """True where the file has a mask or an alpha band of its own."""
+    block: tuple[int, int]
+    """Height and width of the file's internal blocks."""
+
+    @property
+    def stem(self) -> str:
+        """File name without folder and suffix; outputs are named after it."""
+        return Path(self.uri).stem
+
+    @contextmanager
+    def open(self, *, rows: int = 512) -> Iterator[SceneReader]:
+        """Open the scene for one thread; ``rows`` is about how many are read at a time."""
+        row_bytes = len(self.bands) * self.grid.width * np.dtype(self.dtype).itemsize
+        wanted = int(1.25 * row_bytes * (rows + 2 * self.block[0]))
+        cache = min(max(wanted, _CACHE_BYTES[0]), _CACHE_BYTES[1])
+        with ExitStack() as stack:
+            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
+            yield SceneReader(self, stack.enter_context(_open_dataset(self.uri)))
+
+    def reflectance(
+        self, names: Sequence[str], window: Window | None = None
+    ) -> NDArray[np.float32]:
+        """Read bands as reflectance: float32 [bands, height, width], NaN where not observed.
+
+        Args:
+            names: common names of the bands.
+            window: which part to read; None for all of it.
+
+        Raises:
+            SceneError: the scene lacks a band, or cannot be read.
+        """
+        missing = [name for name in names if name not in self.bands]
+        if missing:
+            raise SceneError(
+                f"the scene lacks {', '.join(missing)}; it has {', '.join(self.bands)}."
+            )
+        indexes = [self.bands.index(name) for name in names]
+        window = window or Window(0, 0, *self.grid.shape)
+        with self.open(rows=window.height) as reader:
+            tile = reader.read(window, indexes)
+        scale, offset = (
+            np.asarray([values[i] for i in indexes], np.float32)[:, None, None]
+            for values in (self.radiometry.scale, self.radiometry.offset)
+        )
+        return np.where(tile.valid, tile.dn.astype(np.float32) * scale + offset, np.float32("nan"))
+
+
+class SceneReader:
+    """An open scene. It belongs to the thread that opened it and is never pickled."""
+
+    def __init__(self, scene: Scene, dataset: rasterio.DatasetReader) -> None:
+        self._scene = scene
+        self._dataset = dataset
+
+    def read(self, window: Window, indexes: Sequence[int], out: NDArray[Any] | None = None) -> Tile:
+        """Read a window of some bands.
+
+        Args:
+            window: the pixels.
+            indexes: bands, 0-based in file order.
+            out: array of the scene's type to read into [bands, height, width].
+
+        Raises:
+            SceneError: the file is damaged or went away.
+        """
+        area = RasterWindow(window.col, window.row, window.width, window.height)
+        try:
+            dn = self._dataset.read([i + 1 for i in indexes], window=area, out=out)
+            mask = self._dataset.read_masks(1, window=area) if self._scene.masked else None
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"cannot read rows {window.row} to {window.row + window.height} of "
+                f"{self._scene.uri}: {error}. The file is truncated or damaged; get it again."
+            ) from error
+        valid = observed(dn, self._scene.nodata)
+        if mask is not None:
+            valid &= mask > 0
+        return Tile(window, dn, valid)
+
+
+def observed(dn: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Which pixels were observed: bool [height, width].
+
+    Not observed is a pixel that is 0 in every band, whatever the file calls nodata; one with NaN
+    in any band; and one that holds the nodata value in any band, unless that value is 0: a single
+    dark band may be 0 over deep water, and only all of them together say that nothing was seen.
+
+    Args:
+        dn: numbers as stored [bands, height, width].
+        nodata: the file's nodata value.
+    """
+    valid: NDArray[np.bool_] = dn[0] != 0
+    for band in dn[1:]:
+        if valid.all():
+            break
+        valid |= band != 0
+    if np.issubdtype(dn.dtype, np.floating):
+        for band in dn:
+            valid &= ~np.isnan(band)
+    if nodata:
+        for band in dn:
+            valid &= band != nodata
+    return valid
+
+
+def _open_dataset(uri: str) -> rasterio.DatasetReader:
+    """Open a raster, quiet about a missing georeference: `open_scene` says that once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            return rasterio.open(uri)
+        except (RasterioError, OSError) as error:
+            if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
+                raise SceneError(f"a scene must exist: there is no {uri}.") from error
+            raise SceneError(
+                f"a scene must be a raster that GDAL opens: {uri}: {error}."
+            ) from error
+
+
+def open_scene(
+    uri: str | os.PathLike[str],
+    *,
+    bands: Sequence[str] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    nodata: float | None = None,
+) -> Scene:
+    """Look at a multi-band raster (GeoTIFF, COG, VRT, …) without reading its pixels.
+
+    Args:
+        uri: path or URI.
+        bands: names of all bands in file order, for a file that does not name them or names them
+            wrongly; ``-`` for one to leave out.
+        scale: reflectance per stored number, for all bands; None takes it from the file.
+        offset: reflectance at stored number 0, for all bands; None takes it from the file.
+        nodata: stored number that means "not observed"; None takes it from the file.
+
+    Raises:
+        SceneError: there is no such file, it is no raster, nothing says what its bands are, or
+            its pixels are not reflectance.
+        ConfigError: `bands`, `scale` or `offset` break a rule.
+
+    Warns:
+        GeounetWarning: the file has no CRS, or nothing in it says how its numbers become
+            reflectance.
+    """
+    uri = str(uri)
+    with _open_dataset(uri) as source:
+        names = name_bands(source.count, source.descriptions, bands)
+        alpha = tuple(kind.name == "alpha" for kind in source.colorinterp)
+        names = tuple("-" if is_alpha else n for n, is_alpha in zip(names, alpha, strict=True))
+        scene = Scene(
+            uri=uri,
+            grid=Grid(source.crs, source.transform, source.width, source.height),
+            bands=names,
+            radiometry=decide_radiometry(
+                source.dtypes[0], source.scales, source.offsets, scale=scale, offset=offset
+            ),
+            dtype=source.dtypes[0],
+            nodata=source.nodata if nodata is None else nodata,
+            masked=MaskFlags.per_dataset in source.mask_flag_enums[0],
+            block=source.block_shapes[0],
+        )
+        if len(set(source.dtypes)) > 1:
+            raise SceneError(
+                f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
+            )
+    _warn_of_assumptions(scene)
+    return scene
+
+
+def _warn_of_assumptions(scene: Scene) -> None:
+    if scene.grid.crs is None:
+        warnings.warn(
+            f"{scene.uri} has no CRS: the outputs have none either, and areas are in squared "
+            f"pixel units of its transform.",
+            GeounetWarning,
+            stacklevel=3,
+        )
+    if scene.radiometry.assumed:
+        warnings.warn(
+            f"nothing in {scene.uri} says how its numbers become reflectance: "
+            f"{scene.radiometry.reason}. Settle it with --scale and --offset.",
+            GeounetWarning,
+            stacklevel=3,
+        )
