@@ -113,7 +113,11 @@ class ModelSpec(_Frozen):
     overlap: int = Field(default=64, ge=0)
     """Overlap in pixels that suits the model."""
     tile_multiple: int = Field(default=32, ge=1)
-    """Window sides are padded to a multiple of it."""
+    """Network outputs have sides of ``tile_multiple * n + tile_remainder`` pixels."""
+    tile_remainder: int = Field(default=0, ge=0)
+    """Not 0 for networks of unpadded convolutions."""
+    margin: int = Field(default=0, ge=0)
+    """Pixels that the network's output lacks of its input on each side (unpadded convolutions)."""
     gsd: tuple[float, float] = (10.0, 30.0)
     """Pixel sizes in metres that the model was trained for."""
     licence: str = ""
@@ -426,18 +430,19 @@ class TorchEngine:
         """Class probabilities of one row of windows, window by window.
 
         Args:
-            dn: numbers as stored [bands read, tile, width].
-            observed: bool [tile, width].
-            cols: the windows across.
+            dn: numbers as stored [bands read, tile + 2 margins, width + 2 margins].
+            observed: bool [tile + 2 margins, width + 2 margins].
+            cols: the windows across, without margins.
 
         Yields:
             Index of a window across and its probabilities [classes, tile, tile], float32 on the
             device. A window with nothing observed is left out.
         """
         seen, rows = self.asarray(observed), self.asarray(dn)
-        size = (dn.shape[1], cols.tile)
-        pad = [-side % self._spec.tile_multiple for side in size]
-        spans = [slice(start, start + cols.tile) for start in cols.starts]
+        spec, frame = self._spec, 2 * self._spec.margin
+        size = (dn.shape[1] - frame, cols.tile)
+        pad = [(spec.tile_remainder - side) % spec.tile_multiple for side in size]
+        spans = [slice(start, start + cols.tile + frame) for start in cols.starts]
         wanted = [i for i, span in enumerate(spans) if observed[:, span].any()]
         for first in range(0, len(wanted), self.batch):
             group = wanted[first : first + self.batch]

@@ -19,7 +19,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.errors import GeounetWarning, SceneError
 from geounet.sensors import Radiometry, decide_radiometry, name_bands
 from geounet.tiling import Window
 
@@ -65,13 +65,14 @@ class Grid:
         corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
         cols = self.width / 2 + corners[:, 0] + np.zeros((len(at), 1))
         rows = at[:, None] + corners[:, 1]
-        x, y = self.transform * (cols, rows)
+        a, b, c, d, e, f, *_ = self.transform
+        x, y = a * cols + b * rows + c, d * cols + e * rows + f
         crs = pyproj.CRS.from_wkt(self.crs.to_wkt())
         to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-        geod = crs.get_geod()
+        geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
         lon, lat = to_lonlat.transform(x, y)
         areas = [abs(geod.polygon_area_perimeter(*ring)[0]) for ring in zip(lon, lat, strict=True)]
-        return np.interp(np.arange(self.height) + 0.5, at, areas)
+        return np.asarray(np.interp(np.arange(self.height) + 0.5, at, areas))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
