@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geounet.errors import ConfigError, ModelError, OutputError, SceneError
+from geounet.networks import Geometry, UNet
 from geounet.sensors import SENSORS
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 _METADATA_KEY = "geounet"
+_UNET = "unet2015"
 _CODES = {"land": 0, "water": 1, "obscured": 2}
 
 
@@ -85,14 +87,23 @@ class Normalisation(_Frozen):
 
 
 class Architecture(_Frozen):
-    """A network of segmentation-models-pytorch."""
+    """A network of segmentation-models-pytorch, or ``unet2015`` (`networks`)."""
 
     decoder: str = "Unet"
-    """Name of the network: ``Unet``, ``UnetPlusPlus``, ``DeepLabV3Plus``, …"""
+    """Name of the network: ``Unet``, ``UnetPlusPlus``, ``DeepLabV3Plus``, …, ``unet2015``."""
     encoder: str = "resnet18"
-    """Name of the encoder: ``resnet34``, ``tu-mobilenetv4_conv_small``, …"""
+    """Name of the encoder: ``resnet34``, ``tu-mobilenetv4_conv_small``, …; none for ``unet2015``."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the network's constructor."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_encoder(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("decoder") != _UNET:
+            return values
+        if values.get("encoder"):
+            raise ValueError(f"{_UNET} has no encoder; leave out encoder={values['encoder']!r}")
+        return {**values, "encoder": ""}
 
 
 class ModelSpec(_Frozen):
@@ -248,26 +259,50 @@ def build_network(spec: ModelSpec) -> Segmenter:
     """The network that a spec describes, with random weights (nothing is downloaded).
 
     Raises:
-        ModelError: segmentation-models-pytorch has no such network or refuses its arguments.
+        ModelError: there is no such network, it refuses its arguments, or the spec's margin,
+            tile_multiple and tile_remainder are not what it has.
     """
-    import segmentation_models_pytorch as smp  # noqa: PLC0415 - costs a second; not every use needs it
-
     arch = spec.architecture
+    build = _build_unet if arch.decoder == _UNET else _build_smp
     try:
-        body = smp.create_model(
-            arch=arch.decoder,
-            encoder_name=arch.encoder,
-            encoder_weights=None,
-            in_channels=len(spec.bands),
-            classes=len(spec.classes),
-            **arch.options,
-        )
+        body = build(arch, len(spec.bands), len(spec.classes))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"cannot build {arch.decoder} with encoder {arch.encoder} and {arch.options}: {error}. "
-            f"Names are those of segmentation-models-pytorch {smp.__version__}."
+            f"cannot build {arch.decoder} with encoder {arch.encoder or 'none'} and "
+            f"{arch.options}: {error}. Names are {_UNET} and those of segmentation-models-pytorch."
         ) from error
+    _check_geometry(spec, body)
     return Segmenter(body, spec.normalisation)
+
+
+def _build_unet(arch: Architecture, bands: int, classes: int) -> nn.Module:
+    return UNet(bands, classes, **arch.options)
+
+
+def _build_smp(arch: Architecture, bands: int, classes: int) -> nn.Module:
+    import segmentation_models_pytorch as smp  # noqa: PLC0415 - costs a second; not every use needs it
+
+    body: nn.Module = smp.create_model(
+        arch=arch.decoder,
+        encoder_name=arch.encoder,
+        encoder_weights=None,
+        in_channels=bands,
+        classes=classes,
+        **arch.options,
+    )
+    return body
+
+
+def _check_geometry(spec: ModelSpec, body: nn.Module) -> None:
+    """A wrong margin would move every pixel of the mask, so it is refused."""
+    wanted = body.geometry if isinstance(body, UNet) else Geometry(0, spec.tile_multiple, 0)
+    told = Geometry(spec.margin, spec.tile_multiple, spec.tile_remainder)
+    if told != wanted:
+        raise ModelError(
+            f"the spec of {spec.name} must have its network's margin {wanted.margin}, "
+            f"tile_multiple {wanted.multiple} and tile_remainder {wanted.remainder}; got {told.margin}, "
+            f"{told.multiple} and {told.remainder}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
