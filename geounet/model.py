@@ -92,7 +92,7 @@ class Architecture(_Frozen):
     decoder: str = "Unet"
     """Name of the network: ``Unet``, ``UnetPlusPlus``, ``DeepLabV3Plus``, …, ``unet2015``."""
     encoder: str = "resnet18"
-    """Name of the encoder: ``resnet34``, ``tu-mobilenetv4_conv_small``, …; none for ``unet2015``."""
+    """Name of the encoder (none for ``unet2015``): ``resnet34``, ``tu-mobilenetv4_conv_small``."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the network's constructor."""
 
@@ -300,8 +300,8 @@ def _check_geometry(spec: ModelSpec, body: nn.Module) -> None:
     if told != wanted:
         raise ModelError(
             f"the spec of {spec.name} must have its network's margin {wanted.margin}, "
-            f"tile_multiple {wanted.multiple} and tile_remainder {wanted.remainder}; got {told.margin}, "
-            f"{told.multiple} and {told.remainder}."
+            f"tile_multiple {wanted.multiple} and tile_remainder {wanted.remainder}; "
+            f"got {told.margin}, {told.multiple} and {told.remainder}."
         )
 
 
