@@ -387,8 +387,18 @@ def _water_on_left(line: LineString) -> LineString:
 
 
 def _to_map(line: LineString) -> LineString:
-    x, y = TRANSFORM * np.asarray(line.coords).T
+    x, y = to_map(*np.asarray(line.coords).T)
     return LineString(np.round(np.column_stack([x, y]), 3))
+
+
+def to_map(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Map coordinates (easting, northing) of pixel coordinates."""
+    return TRANSFORM.c + PIXEL * np.asarray(x), TRANSFORM.f - PIXEL * np.asarray(y)
+
+
+def to_pixel(east: ArrayLike, north: ArrayLike) -> tuple[Array, Array]:
+    """Pixel coordinates of map coordinates (easting, northing)."""
+    return (np.asarray(east) - TRANSFORM.c) / PIXEL, (TRANSFORM.f - np.asarray(north)) / PIXEL
 
 
 def coverage(geometry: BaseGeometry) -> Array:
@@ -543,6 +553,7 @@ def pixel_centres() -> tuple[Array, Array]:
     return x, y
 
 
+@functools.cache
 def shore_distance() -> Array:
     """Signed distance at the pixel centres, taken every second pixel and filled in between."""
     step = 2
