@@ -1,3 +1,81 @@
-"""Land/water maps from satellite scenes of any size."""
+"""Land/water maps from satellite scenes of any size.
+
+    >>> import geounet
+    >>> result = geounet.run("scene.tif", output="out/")
+    >>> result.area_km2["water"]
+
+Names are loaded when they are first used (PEP 562): ``import geounet`` loads neither torch nor
+rasterio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from geounet.errors import (
+    ConfigError,
+    GeounetError,
+    GeounetWarning,
+    ModelError,
+    OutputError,
+    SceneError,
+)
+
+if TYPE_CHECKING:
+    from geounet.model import Model, ModelSpec, load_model, save_model
+    from geounet.pipeline import RunConfig, RunResult, predict_mask, run
+    from geounet.scene import Grid, Scene, open_scene
+    from geounet.vectors import polygonize, write_polygons
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "GeounetError",
+    "GeounetWarning",
+    "Grid",
+    "Model",
+    "ModelError",
+    "ModelSpec",
+    "OutputError",
+    "RunConfig",
+    "RunResult",
+    "Scene",
+    "SceneError",
+    "__version__",
+    "load_model",
+    "open_scene",
+    "polygonize",
+    "predict_mask",
+    "run",
+    "save_model",
+    "write_polygons",
+]
+
+_HOMES = {
+    "Grid": "scene",
+    "Model": "model",
+    "ModelSpec": "model",
+    "RunConfig": "pipeline",
+    "RunResult": "pipeline",
+    "Scene": "scene",
+    "load_model": "model",
+    "open_scene": "scene",
+    "polygonize": "vectors",
+    "predict_mask": "pipeline",
+    "run": "pipeline",
+    "save_model": "model",
+    "write_polygons": "vectors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'geounet' has no attribute {name!r}")
+    return getattr(import_module(f"geounet.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

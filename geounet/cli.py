@@ -1,0 +1,350 @@
+"""The command line: a thin layer over the Python API.
+
+The only place with progress bars, printing and exit codes: 0 done, 1 failed, 2 wrong use.
+Heavy modules are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import geounet
+from geounet.errors import ConfigError, GeounetError, GeounetWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from geounet.pipeline import Job, Progress, RunResult
+    from geounet.scene import Scene
+
+app = typer.Typer(
+    name="geounet",
+    help="Land/water maps from satellite scenes of any size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FAILED, _WRONG_USE = 1, 2
+
+
+class _Blend(StrEnum):
+    hann = "hann"
+    cosine = "cosine"
+    gaussian = "gaussian"
+    linear = "linear"
+    none = "none"
+
+
+class _Format(StrEnum):
+    gpkg = "gpkg"
+    parquet = "parquet"
+    fgb = "fgb"
+    geojson = "geojson"
+
+
+def main() -> NoReturn:
+    """Entry point of the ``geounet`` command."""
+    with _one_line_errors():
+        app()
+    sys.exit(0)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Say what geounet raises or warns of in one line each, and exit with its code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        typer.echo(f"geounet: warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", GeounetWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except GeounetError as error:
+            typer.echo(f"geounet: error: {error}", err=True)
+            sys.exit(_WRONG_USE if isinstance(error, ConfigError) else _FAILED)
+        except KeyboardInterrupt:
+            typer.echo("geounet: stopped; nothing half-written was left.", err=True)
+            sys.exit(130)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if wanted:
+        typer.echo(f"geounet {geounet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+_SceneArgument = Annotated[str, typer.Argument(help="A multi-band raster that GDAL opens.")]
+_Bands = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of all bands in file order, e.g. B02,B03,B04,B08; '-' leaves one out.",
+        show_default="found out",
+    ),
+]
+_Scale = Annotated[
+    float | None,
+    typer.Option(help="Reflectance per stored number.", show_default="found out"),
+]
+_Offset = Annotated[
+    float | None,
+    typer.Option(
+        help="Reflectance at stored number 0: -0.1 for Sentinel-2 from baseline 04.00 on.",
+        show_default="found out",
+    ),
+]
+_Nodata = Annotated[
+    float | None,
+    typer.Option(help="Stored number that means 'not observed'.", show_default="the file's"),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def run(
+    scene: _SceneArgument,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
+        "out"
+    ),
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A model's name or file.")
+    ] = "default",
+    bands: _Bands = None,
+    scale: _Scale = None,
+    offset: _Offset = None,
+    nodata: _Nodata = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Window size in pixels.", show_default="the model's")
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Pixels that windows share at least.", show_default="the model's"),
+    ] = None,
+    blend: Annotated[_Blend, typer.Option(help="How windows fade into each other.")] = _Blend.hann,
+    threshold: Annotated[float, typer.Option(help="Least probability of water.")] = 0.5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Windows predicted at once.", show_default="by the device"),
+    ] = None,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Also write the water probability.")
+    ] = False,
+    polygons: Annotated[bool, typer.Option(help="Write the water's polygons.")] = True,
+    format: Annotated[_Format, typer.Option(help="Format of the polygons.")] = _Format.gpkg,  # noqa: A002
+    min_area: Annotated[float, typer.Option(help="Least area of a polygon in m2.")] = 0.0,
+    connectivity: Annotated[
+        int, typer.Option(help="8 joins pixels that touch at a corner only, 4 does not.")
+    ] = 4,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
+    ] = False,
+    as_json: _Json = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print the plan and all stages.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Segment a scene: a land/water mask and the water's polygons."""
+    if quiet:
+        warnings.simplefilter("ignore", GeounetWarning)
+    config = {
+        "output": output,
+        "model": model,
+        "bands": _names(bands),
+        "scale": scale,
+        "offset": offset,
+        "nodata": nodata,
+        "tile": tile,
+        "overlap": overlap,
+        "blend": blend.value,
+        "threshold": threshold,
+        "device": device,
+        "batch": batch,
+        "probability": probability,
+        "polygons": polygons,
+        "format": format.value,
+        "min_area": min_area,
+        "connectivity": connectivity,
+        "overwrite": overwrite,
+    }
+    from geounet import pipeline  # noqa: PLC0415 - torch takes a second to load
+
+    job = pipeline.prepare(scene, pipeline.RunConfig.of(**config))
+    pipeline.check_outputs(job)
+    if dry_run or verbose:
+        _say(_plan_record(job), as_json=as_json and dry_run, to_stderr=not dry_run)
+    if dry_run:
+        return
+    with _progress_bar(hidden=quiet or as_json) as on_progress:
+        result = pipeline.run_job(job, on_progress=on_progress)
+    if not quiet or as_json:
+        _say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
+
+
+@app.command()
+def info(
+    scene: _SceneArgument,
+    *,
+    bands: _Bands = None,
+    scale: _Scale = None,
+    offset: _Offset = None,
+    nodata: _Nodata = None,
+    as_json: _Json = False,
+) -> None:
+    """Show what is understood of a scene: bands, grid, radiometry."""
+    from geounet.scene import open_scene  # noqa: PLC0415 - keeps --help fast
+
+    found = open_scene(scene, bands=_names(bands), scale=scale, offset=offset, nodata=nodata)
+    _say(_scene_record(found), as_json=as_json)
+
+
+@app.command()
+def models(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's name or file.", show_default="all that ship")
+    ] = None,
+    *,
+    as_json: _Json = False,
+) -> None:
+    """Show the contract of a model: what it takes and gives, and where it comes from."""
+    from geounet.model import load_model, shipped_models  # noqa: PLC0415 - keeps --help fast
+
+    for name in [model] if model else shipped_models():
+        loaded = load_model(name)
+        record = {**loaded.spec.model_dump(mode="json"), "sha256": loaded.digest}
+        if not as_json:
+            record["bands"] = ", ".join(
+                b.name + (" (required)" if b.required else "") for b in loaded.spec.bands
+            )
+            del record["normalisation"]
+        _say(record, as_json=as_json)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def _scene_record(scene: Scene) -> dict[str, Any]:
+    grid, radiometry = scene.grid, scene.radiometry
+    crs = grid.crs.to_string() if grid.crs else None
+    return {
+        "scene": scene.uri,
+        "size": f"{grid.width} x {grid.height} pixels",
+        "crs": crs,
+        "transform": list(grid.transform)[:6],
+        "blocks": f"{scene.block[1]} x {scene.block[0]}",
+        "type": scene.dtype,
+        "nodata": scene.nodata,
+        "bands": ", ".join(scene.bands),
+        "radiometry": radiometry.reason,
+        "assumed": radiometry.assumed,
+    }
+
+
+def _plan_record(job: Job) -> dict[str, Any]:
+    plan = job.plan
+    return {
+        **_scene_record(job.scene),
+        "model": f"{job.model.spec.name} {job.model.spec.version}",
+        "bands used": ", ".join(f"{k}={v}" for k, v in job.bands_used.items()),
+        "bands missing": ", ".join(job.bands_missing) or "none",
+        "device": job.device,
+        "windows": f"{plan.count} of {plan.cols.tile} x {plan.rows.tile}, overlap {plan.overlap}",
+        "strips": len(plan.rows.starts),
+        "memory": f"about {job.expected_memory / 2**30:.1f} GiB",
+        **{kind: str(path) for kind, path in job.outputs.items()},
+    }
+
+
+def _summary(result: RunResult, *, verbose: bool) -> dict[str, Any]:
+    stages = {k: v for k, v in result.seconds.items() if k != "total"}
+    return {
+        "water": f"{result.area_km2['water']:.3f} km2",
+        "land": f"{result.area_km2['land']:.3f} km2",
+        "obscured": f"{result.area_km2['obscured']:.3f} km2",
+        "not observed": f"{result.area_km2['not observed']:.3f} km2",
+        **({} if result.polygons is None else {"water bodies": f"{result.polygons} polygons"}),
+        "model": f"{result.model} on {result.device}",
+        "bands": ", ".join(f"{k}={v}" for k, v in result.bands.items()),
+        **({"missing": ", ".join(result.bands_missing)} if result.bands_missing else {}),
+        "radiometry": result.radiometry,
+        **({"sha256": result.model_sha256, "windows": result.windows} if verbose else {}),
+        "time": f"{result.seconds['total']:.1f} s ("
+        + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
+        + ")",
+        **{kind: str(path) for kind, path in result.outputs.items()},
+    }
+
+
+def _say(record: dict[str, Any], *, as_json: bool, to_stderr: bool = False) -> None:
+    if as_json:
+        typer.echo(json.dumps(record, indent=2, default=str), err=to_stderr)
+        return
+    width = max(len(key) for key in record)
+    for key, value in record.items():
+        typer.echo(f"{key:<{width}}  {value}", err=to_stderr)
+
+
+@contextmanager
+def _progress_bar(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on standard error with tiles per second and time left; none if it is no terminal."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} tiles/s" if task.speed else "")
+
+    columns = (
+        TextColumn("tiles"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("tiles", total=None)
+        yield lambda at: bars.update(task, completed=at.done, total=at.total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,645 @@
+"""From a scene to its mask and polygons: the only place where I/O meets compute.
+
+    reader thread          this thread                          writer thread
+    rows of windows  →  predict → blend → decide  →  strips  →  mask, probability, polygons
+
+Each side runs ahead of the next by one item at most, so memory does not grow with the scene.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import geounet
+from geounet.blending import BlendWindow, StripBlender
+from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+from geounet.mask import CLASSES, mask_writer, probability_writer
+from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands
+from geounet.scene import Grid, Scene, open_scene
+from geounet.tiling import Window, WindowPlan
+from geounet.vectors import Polygonizer, write_polygons
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Job",
+    "Progress",
+    "RunConfig",
+    "RunResult",
+    "Strip",
+    "check_outputs",
+    "predict_mask",
+    "predict_strips",
+    "prepare",
+    "run",
+    "run_job",
+]
+
+_T = TypeVar("_T")
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run does. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "default"
+    """Name of a model that ships, or path of a model file."""
+    output: Path = Path("out")
+    """Folder of the outputs; made if it is not there."""
+    bands: tuple[str, ...] | None = None
+    """Names of all bands in file order; None finds them out."""
+    scale: float | None = Field(default=None, gt=0)
+    """Reflectance per stored number; None finds it out."""
+    offset: float | None = None
+    """Reflectance at stored number 0; None finds it out."""
+    nodata: float | None = None
+    """Stored number that means "not observed"; None takes the file's."""
+    tile: int | None = Field(default=None, ge=1)
+    """Window size in pixels; None takes the model's."""
+    overlap: int | None = Field(default=None, ge=0)
+    """Pixels that windows share at least; None takes the model's."""
+    blend: BlendWindow = "hann"
+    """Profile of a window's weight."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Least probability of water."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    batch: int | None = Field(default=None, ge=1)
+    """Windows predicted at once; None chooses by the device."""
+    probability: bool = False
+    """Also write the water probability."""
+    polygons: bool = True
+    """Write the water's polygons."""
+    format: Literal["gpkg", "parquet", "fgb", "geojson"] = "gpkg"
+    """Format of the polygons."""
+    min_area: float = Field(default=0.0, ge=0)
+    """Least area of a polygon in square metres."""
+    connectivity: Literal[4, 8] = 4
+    """Whether pixels that touch at a corner only belong together (8) or not (4)."""
+    overwrite: bool = False
+    """Replace outputs that exist."""
+
+    @classmethod
+    def of(cls, **options: Any) -> RunConfig:
+        """Build it, with one clear error.
+
+        Raises:
+            ConfigError: a key that is not known, or a value that breaks its rule.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"][:1])
+            raise ConfigError(f"{name}: {first['msg']}; got {first['input']!r}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """Windows predicted."""
+    total: int
+    """Windows in all."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Strip:
+    """Finished rows of the output."""
+
+    row: int
+    """First row."""
+    codes: NDArray[np.uint8]
+    """Mask codes [rows, width]."""
+    probability: NDArray[np.uint8]
+    """Water probability in steps of 1/250 [rows, width]; 255 not observed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that was checked and has not begun: scene, model and plan fit each other."""
+
+    scene: Scene
+    model: Model
+    inputs: Inputs
+    plan: WindowPlan
+    config: RunConfig
+    device: str
+
+    @property
+    def bands_used(self) -> dict[str, str]:
+        """The model's bands that the scene has, and the scene's name for each."""
+        return {
+            band.name: self.scene.bands[self.inputs.read[place]]
+            for band, place, gain in zip(
+                self.model.spec.bands, self.inputs.take, self.inputs.gain, strict=True
+            )
+            if gain
+        }
+
+    @property
+    def bands_missing(self) -> tuple[str, ...]:
+        """The model's bands that the scene lacks."""
+        return tuple(b.name for b in self.model.spec.bands if b.name not in self.bands_used)
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """What will be written, by kind."""
+        base = self.config.output / self.scene.stem
+        paths = {"mask": base.with_name(f"{base.name}_mask.tif")}
+        if self.config.polygons:
+            paths["polygons"] = base.with_name(f"{base.name}_water.{self.config.format}")
+        if self.config.probability:
+            paths["probability"] = base.with_name(f"{base.name}_probability.tif")
+        return paths
+
+    @property
+    def expected_memory(self) -> int:
+        """About how many bytes the run will hold at its peak, the libraries included."""
+        margin = 2 * self.model.spec.margin
+        rows = (self.plan.rows.tile + margin) * (self.plan.width + margin)
+        numbers = rows * len(self.inputs.read) * np.dtype(self.scene.dtype).itemsize
+        scores = rows * len(self.model.spec.classes) * 4
+        return 4 * numbers + 3 * scores + (900 << 20)
+
+    def tags(self) -> dict[str, str]:
+        """Provenance, for the outputs."""
+        spec, radiometry = self.model.spec, self.scene.radiometry
+        return {
+            "GEOUNET_VERSION": geounet.__version__,
+            "MODEL": f"{spec.name} {spec.version}",
+            "MODEL_SHA256": self.model.digest,
+            "MODEL_LICENCE": spec.licence,
+            "SOURCE": Path(self.scene.uri).name,
+            "BANDS": ", ".join(f"{k}={v}" for k, v in self.bands_used.items()),
+            "BANDS_MISSING": ", ".join(self.bands_missing),
+            "RADIOMETRY": radiometry.reason + (" (assumed)" if radiometry.assumed else ""),
+            "SCALE": " ".join(f"{radiometry.scale[i]:g}" for i in self.inputs.read),
+            "OFFSET": " ".join(f"{radiometry.offset[i]:g}" for i in self.inputs.read),
+            "TILE": str(self.plan.tile),
+            "OVERLAP": str(self.plan.overlap),
+            "BLEND": self.config.blend,
+            "THRESHOLD": f"{self.config.threshold:g}",
+        }
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made."""
+
+    outputs: dict[str, Path]
+    """Files by kind: ``mask``, ``polygons``, ``probability``."""
+    area_km2: dict[str, float]
+    """True area of each class in square kilometres."""
+    pixels: dict[str, int]
+    """Pixels of each class."""
+    polygons: int | None
+    """Number of polygons written; None if none were asked for."""
+    model: str
+    model_sha256: str
+    device: str
+    bands: dict[str, str]
+    """The model's bands and what filled them."""
+    bands_missing: tuple[str, ...]
+    radiometry: str
+    windows: int
+    seconds: dict[str, float]
+    """Time by stage. ``read`` and ``write`` run beside ``predict``; ``total`` is by the clock."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        record = asdict(self)
+        record["outputs"] = {kind: str(path) for kind, path in self.outputs.items()}
+        return record
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+
+def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job:
+    """Check that scene, model and parameters fit each other, without predicting anything.
+
+    Raises:
+        SceneError: the scene cannot be read, or lacks a band.
+        ModelError: the model cannot be loaded.
+        ConfigError: a parameter breaks a rule.
+    """
+    config = config or RunConfig()
+    scene = open_scene(
+        uri, bands=config.bands, scale=config.scale, offset=config.offset, nodata=config.nodata
+    )
+    return _fit(scene, load_model(config.model), config)
+
+
+def _fit(scene: Scene, model: Model, config: RunConfig) -> Job:
+    inputs = match_bands(model.spec, scene.bands, scene.radiometry)
+    plan = _plan(scene.grid, model, config)
+    _check_numbers(scene, inputs)
+    device = str(TorchEngine(model, inputs, device=config.device).device)
+    return Job(scene, model, inputs, plan, config, device)
+
+
+def _plan(grid: Grid, model: Model, config: RunConfig) -> WindowPlan:
+    """The windows; a tile that is told must be one that the network takes."""
+    spec = model.spec
+    tile = config.tile or spec.tile
+    multiple, remainder = spec.tile_multiple, spec.tile_remainder
+    if tile % multiple != remainder:
+        fits = f"a multiple of {multiple}" + (f" plus {remainder}" if remainder else "")
+        lower = max(tile - (tile - remainder) % multiple, multiple + remainder)
+        raise ConfigError(
+            f"the model {spec.name} takes tiles of {fits} pixels; got {tile}. "
+            f"Try --tile {lower} or {lower + multiple}."
+        )
+    overlap = min(spec.overlap, tile // 4) if config.overlap is None else config.overlap
+    return WindowPlan(grid.height, grid.width, tile, overlap)
+
+
+def _check_numbers(scene: Scene, inputs: Inputs) -> None:
+    """Look at nine places of a scene whose radiometry was assumed: does it look like reflectance?
+
+    Raises:
+        SceneError: the numbers can't be reflectance under that assumption.
+    """
+    if not scene.radiometry.assumed:
+        return
+    values = _sample(scene, inputs)
+    if not values.size:
+        return
+    middle = float(np.median(values))
+    if not 0.0 < middle < 2.0:
+        raise SceneError(
+            f"reflectance must lie between 0 and about 1.5; {scene.uri} has a median of "
+            f"{middle:.4g} if {scene.radiometry.reason}. Give --scale (0.0001 for reflectance x "
+            f"10000) and --offset."
+        )
+    darkest = float(np.percentile(values, 0.5))
+    if scene.dtype.startswith(("uint", "int")) and 0.095 <= darkest <= 0.13:
+        warnings.warn(
+            f"the darkest pixels of {scene.uri} are near {darkest:.3f}: it may be a Sentinel-2 "
+            f"product of processing baseline 04.00 or later, with 1000 still added to its "
+            f"numbers. If so, give --offset -0.1.",
+            GeounetWarning,
+            stacklevel=4,
+        )
+
+
+def _sample(scene: Scene, inputs: Inputs, size: int = 256) -> NDArray[np.float32]:
+    """Observed reflectance of the bands used at nine places of the scene, as one flat array."""
+    names = [scene.bands[i] for i in inputs.read]
+    height, width = (min(size, side) for side in scene.grid.shape)
+    rows = {int(r) for r in np.linspace(0, scene.grid.height - height, 3)}
+    cols = {int(c) for c in np.linspace(0, scene.grid.width - width, 3)}
+    parts = [
+        scene.reflectance(names, Window(row, col, height, width)) for row in rows for col in cols
+    ]
+    values = np.concatenate([part.ravel() for part in parts])
+    seen: NDArray[np.float32] = values[~np.isnan(values)]
+    return seen
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _WindowRow:
+    """The pixels of one row of windows, with the model's margin around."""
+
+    index: int
+    dn: NDArray[Any]
+    """[bands read, tile + 2 margins, width + 2 margins]"""
+    valid: NDArray[np.bool_]
+    """[tile + 2 margins, width + 2 margins]"""
+
+
+def _read_window_rows(job: Job, indices: range, clock: _Clock) -> Generator[_WindowRow]:
+    """Read the rows of windows in turn; rows that two of them share are read once."""
+    axis, margin = job.plan.rows, job.model.spec.margin
+    height, width = job.scene.grid.shape
+    dn = np.empty((len(job.inputs.read), 0, width), job.scene.dtype)
+    valid = np.empty((0, width), np.bool_)
+    top = 0
+    with job.scene.open(rows=axis.tile) as reader:
+        for index in indices:
+            first = max(axis.starts[index] - margin, 0)
+            stop = min(axis.starts[index] + axis.tile + margin, height)
+            with clock("read"):
+                held = max(top + valid.shape[0] - first, 0)
+                fresh = np.empty((dn.shape[0], stop - first, width), dn.dtype)
+                seen = np.empty(fresh.shape[1:], np.bool_)
+                fresh[:, :held] = dn[:, dn.shape[1] - held :]
+                seen[:held] = valid[valid.shape[0] - held :]
+                new = Window(first + held, 0, stop - first - held, width)
+                if new.height:
+                    target = fresh[:, held:]
+                    seen[held:] = reader.read(new, job.inputs.read, out=target).valid
+                dn, valid, top = fresh, seen, first
+            yield _mirror(_WindowRow(index, dn, valid), job, first, stop)
+
+
+def _mirror(row: _WindowRow, job: Job, first: int, stop: int) -> _WindowRow:
+    """Extend by mirroring where the model's margin reaches over the scene's edge.
+
+    The overlap-tile strategy of Ronneberger et al. 2015 (arXiv:1505.04597, figure 2).
+    """
+    margin = job.model.spec.margin
+    if not margin:
+        return row
+    start = job.plan.rows.starts[row.index]
+    down = (first - start + margin, start + job.plan.rows.tile + margin - stop)
+    across = (margin, margin)
+    return _WindowRow(
+        row.index,
+        np.pad(row.dn, ((0, 0), down, across), mode="reflect"),
+        np.pad(row.valid, (down, across), mode="reflect"),
+    )
+
+
+def _ahead(items: Generator[_T], depth: int = 1) -> Generator[_T]:
+    """Run a generator in a thread of its own, at most ``depth`` finished items ahead.
+
+    Its errors are raised here. Closing this generator stops the thread and waits for it.
+    """
+    done = object()
+    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def offer(item: object) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            with closing(items):
+                for item in items:
+                    offer(item)
+                    if stop.is_set():
+                        return
+            offer(done)
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader of the queue
+            offer(error)
+
+    thread = threading.Thread(target=work, name="geounet-read", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not done:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def predict_strips(
+    job: Job,
+    rows: tuple[int, int] | None = None,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    clock: _Clock | None = None,
+) -> Generator[Strip]:
+    """Predict output rows from the top down.
+
+    A task owns rows, not windows: it predicts every window that touches its rows and drops what
+    lies outside them, so that the strips of two tasks fit together as if one had made them.
+
+    Args:
+        job: what to run.
+        rows: first row and the row after the last; None for all.
+        on_progress: called after each row of windows.
+        clock: where to add up seconds by stage.
+    """
+    clock = clock or _Clock()
+    top, bottom = rows or (0, job.plan.height)
+    indices = job.plan.rows.touching(top, bottom)
+    across = len(job.plan.cols.starts)
+    margin = job.model.spec.margin
+    engine = TorchEngine(job.model, job.inputs, device=job.device, batch=job.config.batch)
+    blender = StripBlender(
+        job.plan, engine.channels, job.config.blend, zeros=engine.zeros, asarray=engine.asarray
+    )
+    with closing(_ahead(_read_window_rows(job, indices, clock))) as window_rows:
+        for done, row in enumerate(window_rows, start=1):
+            with clock("predict"):
+                for col, scores in engine.predict(row.dn, row.valid, job.plan.cols):
+                    blender.add(row.index, col, scores)
+                scores = blender.finish(row.index)
+                start = job.plan.rows.starts[row.index]
+                skip = max(top - start, 0)
+                keep = slice(skip, max(min(bottom - start, scores.shape[1]), skip))
+                valid = row.valid[margin:, margin : margin + job.plan.width]
+                codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
+            if on_progress:
+                on_progress(Progress(done * across, len(indices) * across))
+            if codes.size:
+                yield Strip(start + skip, codes, level)
+
+
+def predict_mask(scene: Scene, model: Model, config: RunConfig | None = None) -> NDArray[np.uint8]:
+    """Predict a scene in memory: mask codes uint8 [height, width].
+
+    Raises:
+        SceneError: the scene cannot be read, or lacks a band that the model needs.
+        ConfigError: a parameter breaks a rule.
+    """
+    job = _fit(scene, model, config or RunConfig())
+    return np.concatenate([strip.codes for strip in predict_strips(job)])
+
+
+class _Outputs:
+    """The files of a run, written from the top row down. All of it runs in the writer thread."""
+
+    def __init__(self, job: Job, paths: dict[str, Path], stack: ExitStack) -> None:
+        tags, grid = job.tags(), job.scene.grid
+        self._mask = stack.enter_context(mask_writer(paths["mask"], grid, tags))
+        self._probability = (
+            stack.enter_context(probability_writer(paths["probability"], grid, tags))
+            if "probability" in paths
+            else None
+        )
+        self._polygonizer = (
+            Polygonizer(grid.width, connectivity=job.config.connectivity)
+            if "polygons" in paths
+            else None
+        )
+        self._pixel_areas = grid.pixel_areas()
+        self.pixels = dict.fromkeys(CLASSES, 0)
+        self.area = dict.fromkeys(CLASSES, 0.0)
+
+    def write(self, strip: Strip) -> None:
+        areas = self._pixel_areas[strip.row : strip.row + len(strip.codes)]
+        for code in CLASSES:
+            counts = (strip.codes == code).sum(axis=1)
+            self.pixels[code] += int(counts.sum())
+            self.area[code] += float(counts @ areas)
+        self._mask.write(strip.codes)
+        if self._probability:
+            self._probability.write(strip.probability)
+        if self._polygonizer:
+            self._polygonizer.add(strip.codes)
+
+    def write_polygons(self, job: Job, path: Path) -> int:
+        if not self._polygonizer:
+            return 0
+        grid = job.scene.grid
+        frame = self._polygonizer.finish().to_frame(
+            grid.transform, grid.crs, min_area=job.config.min_area
+        )
+        write_polygons(frame, path, format=job.config.format)
+        return len(frame)
+
+
+def run(
+    scene: str | os.PathLike[str],
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> RunResult:
+    """Segment a scene: write its land/water mask, the water's polygons, and what else is asked for.
+
+    Args:
+        scene: path or URI of a multi-band raster.
+        on_progress: called as windows are done.
+        options: fields of `RunConfig`: ``output="out/"``, ``probability=True``, …
+
+    Raises:
+        ConfigError: an option that is not known or breaks a rule.
+        SceneError: the scene cannot be read, or lacks a band that the model needs.
+        ModelError: the model cannot be loaded.
+        OutputError: an output exists and `overwrite` is not set, or cannot be written. What
+            existed before is then as it was.
+    """
+    return run_job(prepare(scene, RunConfig.of(**options)), on_progress=on_progress)
+
+
+def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
+    """Do what `prepare` checked; see `run`."""
+    check_outputs(job)
+    clock = _Clock()
+    with clock("total"), _staged(job.outputs) as paths:
+        outputs, polygons = _write(job, paths, clock, on_progress)
+    spec = job.model.spec
+    radiometry = job.scene.radiometry
+    return RunResult(
+        outputs=job.outputs,
+        area_km2={CLASSES[code]: area / 1e6 for code, area in outputs.area.items()},
+        pixels={CLASSES[code]: n for code, n in outputs.pixels.items()},
+        polygons=polygons if job.config.polygons else None,
+        model=f"{spec.name} {spec.version}",
+        model_sha256=job.model.digest,
+        device=job.device,
+        bands=job.bands_used,
+        bands_missing=job.bands_missing,
+        radiometry=radiometry.reason + (" (assumed)" if radiometry.assumed else ""),
+        windows=job.plan.count,
+        seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+    )
+
+
+def _write(
+    job: Job,
+    paths: dict[str, Path],
+    clock: _Clock,
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[_Outputs, int]:
+    """Predict and write; the writer thread is at most two strips behind."""
+    with ThreadPoolExecutor(1, thread_name_prefix="geounet-write") as pool:
+
+        def submit(stage: str, work: Callable[..., _T], *args: Any) -> Future[_T]:
+            def timed() -> _T:
+                with clock(stage):
+                    return work(*args)
+
+            return pool.submit(timed)
+
+        stack = ExitStack()
+        waiting: deque[Future[None]] = deque()
+        try:
+            outputs = submit("write", _Outputs, job, paths, stack).result()
+            with closing(predict_strips(job, on_progress=on_progress, clock=clock)) as strips:
+                for strip in strips:
+                    waiting.append(submit("write", outputs.write, strip))
+                    if len(waiting) > 2:
+                        waiting.popleft().result()
+            for future in waiting:
+                future.result()
+            polygons = submit("polygons", outputs.write_polygons, job, paths.get("polygons"))
+            polygons.result()
+        except BaseException as error:
+            pool.submit(stack.__exit__, type(error), error, error.__traceback__).result()
+            raise
+        submit("finish", stack.close).result()
+        return outputs, polygons.result()
+
+
+def check_outputs(job: Job) -> None:
+    """Refuse outputs that exist, and a folder that cannot be made or written to.
+
+    Raises:
+        OutputError: as said.
+    """
+    there = [str(path) for path in job.outputs.values() if path.exists()]
+    if there and not job.config.overwrite:
+        raise OutputError(
+            f"an output may not exist unless it is to be replaced: {', '.join(there)}. "
+            f"Give --overwrite or another --output."
+        )
+
+
+@contextmanager
+def _staged(outputs: dict[str, Path]) -> Iterator[dict[str, Path]]:
+    """Paths in a hidden folder beside the outputs; they are renamed when all are complete.
+
+    Raises:
+        OutputError: the folder cannot be made or written to.
+    """
+    folder = next(iter(outputs.values())).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=folder, prefix=".geounet-"))
+    except OSError as error:
+        raise OutputError(
+            f"the output must be a folder that can be written to: {folder}: {error}. "
+            f"Choose another --output."
+        ) from error
+    try:
+        staged = {kind: stage / path.name for kind, path in outputs.items()}
+        yield staged
+        for kind, path in outputs.items():
+            staged[kind].replace(path)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
