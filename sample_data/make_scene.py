@@ -751,7 +751,7 @@ def lay_built(canvas: Canvas, x: Array, y: Array) -> None:
     upper, lower = sorted([start, end], key=lambda p: p[1])
     roads = (
         [(560.0, -20.0), (548.0, 120.0), (545.0, 262.0), (600.0, 360.0), upper],
-        [upper, lower, (lower[0] + 20.0, lower[1] + 70.0), (640.0, 760.0), (668.0, 1040.0)],
+        [upper, lower, (lower[0] + 20.0, lower[1] + 70.0), (660.0, 760.0), (690.0, 1040.0)],
         [(545.0, 262.0), (700.0, 318.0), (862.0, 300.0), (1040.0, 380.0)],
     )
     for road in roads:
