@@ -1,0 +1,643 @@
+"""Figures against hand-worked cases, brute force and analytic intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+
+from geounet.errors import ConfigError, SceneError
+from geounet.evaluate import (
+    METRICS,
+    Confusion,
+    Pair,
+    Settings,
+    baselines,
+    boundary_band,
+    compare,
+    confusion,
+    evaluate,
+    find_pairs,
+    mndwi_mask,
+    ndwi_mask,
+    otsu_mask,
+    otsu_threshold,
+    pixel_size,
+    restrict_bands,
+    score_mask,
+    shore_offsets,
+)
+from geounet.model import (
+    Architecture,
+    Model,
+    ModelSpec,
+    Normalisation,
+    build_network,
+    default_bands,
+)
+from geounet.pipeline import predict_mask
+from geounet.scene import Grid, open_scene
+
+UTM = CRS.from_epsg(32631)
+TEN_METRES = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+
+
+def mask(*rows: str) -> np.ndarray:
+    """Codes from text: ``.`` land, ``w`` water, ``o`` obscured, ``?`` unknown."""
+    codes = {".": 0, "w": 1, "o": 2, "?": 255}
+    return np.array([[codes[c] for c in row] for row in rows], np.uint8)
+
+
+def shore_at(col: int, shape=(6, 20)) -> np.ndarray:
+    """Water left of a column."""
+    codes = np.zeros(shape, np.uint8)
+    codes[:, :col] = 1
+    return codes
+
+
+def write(path, array, names, *, scale=1e-4, offset=0.0, transform=TEN_METRES, nodata=None):
+    array = np.asarray(array)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=len(array),
+        height=array.shape[1],
+        width=array.shape[2],
+        dtype=array.dtype,
+        crs=UTM,
+        transform=transform,
+        nodata=nodata,
+    ) as out:
+        out.write(array)
+        out.descriptions = names
+        out.scales = (scale,) * len(array)
+        out.offsets = (offset,) * len(array)
+    return path
+
+
+def write_pair(folder, name, truth, *, bands=("green", "nir", "swir16"), **label):
+    """A scene that every index maps exactly as ``truth`` (255 counts as land), and its label."""
+    water = np.asarray(truth) == 1
+    green = np.where(water, 1000, 500)
+    other = np.where(water, 100, 3000)
+    stack = [green if band in {"green", "B03"} else other for band in bands]
+    scene = write(folder / f"{name}.tif", np.array(stack, np.uint16), bands)
+    labels = write(folder / f"{name}.label.tif", truth[None], ["consensus"], scale=1.0, **label)
+    return Pair(scene, labels)
+
+
+class TestConfusion:
+    def test_counts_each_combination_once(self):
+        truth = mask(".w?w.w.w?.")
+        answer = mask(".ww.wo??oo")
+        assert confusion(truth, answer) == Confusion(
+            tp=1, fp=1, fn=2, tn=2, obscured=2, unobserved=2
+        )
+
+    def test_ratios_by_hand(self):
+        # Cohen's kappa: observed 35/50, by chance (30 * 25 + 20 * 25) / 50^2 = 0.5.
+        counts = Confusion(tp=20, fp=10, fn=5, tn=15)
+        assert counts.judged == 50
+        assert counts.iou == pytest.approx(20 / 35, abs=1e-15)
+        assert counts.f1 == pytest.approx(40 / 55, abs=1e-15)
+        assert counts.precision == pytest.approx(20 / 30, abs=1e-15)
+        assert counts.recall == pytest.approx(20 / 25, abs=1e-15)
+        assert counts.accuracy == pytest.approx(0.7, abs=1e-15)
+        assert counts.kappa == pytest.approx(0.4, abs=1e-15)
+
+    def test_adds_up(self):
+        total = Confusion(1, 2, 3, 4, 5, 6) + Confusion(10, 20, 30, 40, 50, 60)
+        assert total == Confusion(11, 22, 33, 44, 55, 66)
+
+    @pytest.mark.parametrize(
+        ("counts", "iou", "precision", "recall", "accuracy", "kappa"),
+        [
+            (Confusion(tn=9), 1, math.nan, math.nan, 1, 1),
+            (Confusion(tp=9), 1, 1, 1, 1, 1),
+            (Confusion(fp=1, tn=9), 0, 0, math.nan, 0.9, 0),
+            (Confusion(fn=1, tn=9), 0, math.nan, 0, 0.9, 0),
+            (Confusion(unobserved=5), *[math.nan] * 5),
+        ],
+        ids=["no water at all", "water only", "none to find", "none found", "nothing judged"],
+    )
+    def test_nothing_to_speak_of(self, counts, iou, precision, recall, accuracy, kappa):
+        found = [counts.iou, counts.precision, counts.recall, counts.accuracy, counts.kappa]
+        assert found == pytest.approx([iou, precision, recall, accuracy, kappa], nan_ok=True)
+        assert counts.f1 == pytest.approx(iou, nan_ok=True)
+
+    def test_obscured_share(self):
+        assert confusion(mask("w..."), mask("oo..")).obscured_share == 0.5
+        assert math.isnan(confusion(mask("?"), mask("o")).obscured_share)
+
+    @pytest.mark.parametrize(
+        ("truth", "answer", "said"),
+        [
+            (mask("w."), mask("w"), r"\(1, 2\) and \(1, 1\)"),
+            (mask("wo"), mask("ww"), r"truth .* \[2\]"),
+            (mask("ww"), np.array([[1, 7]], np.uint8), r"a mask .* \[7\]"),
+        ],
+    )
+    def test_refuses(self, truth, answer, said):
+        with pytest.raises(ConfigError, match=said):
+            confusion(truth, answer)
+
+
+class TestBoundary:
+    def test_ring_by_hand(self):
+        water = np.zeros((9, 9), bool)
+        water[2:7, 2:7] = True
+        known = np.ones_like(water)
+        assert boundary_band(water, known, 1).sum() == 16
+        assert boundary_band(water, known, 2).sum() == 24
+        assert not boundary_band(water, known, 2)[4, 4]
+
+    def test_frame_and_unknown_pixels_are_no_shore(self):
+        water, known = np.ones((4, 6), bool), np.ones((4, 6), bool)
+        assert not boundary_band(water, known).any()
+        water[:, 4:] = False
+        known[:, 4:] = False
+        assert not boundary_band(water, known).any()
+        known[:, 5] = True
+        band = boundary_band(water, known, 2)
+        assert band[:, 3].all()
+        assert band.sum() == 4
+
+    @pytest.mark.parametrize("distance", [1, 2, 3])
+    def test_is_the_published_one_away_from_the_frame(self, distance):
+        """Mask minus its erosion by a 3 x 3 square, ``distance`` times (Cheng et al. 2021)."""
+        rng = np.random.default_rng(distance)
+        water = np.zeros((40, 44), bool)
+        water[4:-4, 4:-4] = rng.random((32, 36)) < 0.97
+        eroded = water.copy()
+        for _ in range(distance):
+            padded = np.pad(eroded, 1)
+            shifts = product(range(3), range(3))
+            eroded = np.all([padded[i : i + 40, j : j + 44] for i, j in shifts], axis=0)
+        expected = water & ~eroded
+        assert 0 < expected.sum() < water.sum()
+        np.testing.assert_array_equal(boundary_band(water, np.ones_like(water), distance), expected)
+
+    @pytest.mark.parametrize(("thickness", "expected"), [(1, 0), (2, 1 / 3), (3, 0.5)])
+    def test_iou_of_a_shore_one_pixel_off(self, thickness, expected):
+        found = score_mask(shore_at(5), shore_at(6), settings=Settings(boundary=thickness))
+        assert found.metrics["boundary_iou"].value == pytest.approx(expected)
+        assert found.boundary == (6 * (thickness - 1), 6 * (thickness + 1))
+
+    def test_agreeing_on_no_boundary_is_1(self):
+        everywhere = np.ones((4, 4), np.uint8)
+        assert score_mask(everywhere, everywhere).metrics["boundary_iou"].value == 1
+
+    def test_refuses_no_thickness(self):
+        with pytest.raises(ConfigError, match="at least 1 pixel; got 0"):
+            boundary_band(np.ones((2, 2), bool), np.ones((2, 2), bool), 0)
+
+
+class TestShoreline:
+    @pytest.mark.parametrize("shift", [-4, -1, 0, 1, 3])
+    def test_a_shifted_straight_shore_is_exact(self, shift):
+        truth, answer = shore_at(9), shore_at(9 + shift)
+        expected = {
+            "shore_mean": abs(shift) * 10.0,
+            "shore_median": abs(shift) * 10.0,
+            "shore_p95": abs(shift) * 10.0,
+            "shore_bias": shift * 10.0,
+        }
+        assert shore_offsets(truth, answer, (20.0, 10.0)).summary() == expected
+        assert shore_offsets(truth.T, answer.T, (10.0, 20.0)).summary() == expected
+
+    def test_counts_both_lines_and_leaves_out_what_is_not_known(self):
+        truth, answer = shore_at(9), shore_at(11)
+        assert len(shore_offsets(truth, answer).metres) == 12
+        truth[0], answer[1], answer[2] = 255, 2, 255
+        assert len(shore_offsets(truth, answer).metres) == 6
+
+    def test_obscured_water_is_no_shore(self):
+        truth, answer = mask("wwww...."), mask("wwoo....")
+        assert math.isnan(shore_offsets(truth, answer).summary()["shore_mean"])
+
+    @pytest.mark.parametrize(
+        ("truth", "answer"), [("wwww", "ww.."), ("ww..", "...."), ("??", "w.")]
+    )
+    def test_a_missing_line_gives_nan(self, truth, answer):
+        values = shore_offsets(mask(truth), mask(answer)).summary()
+        assert len(values) == 4
+        assert all(math.isnan(value) for value in values.values())
+
+    def test_false_water_on_land_is_a_positive_bias_and_a_hole_a_negative_one(self):
+        truth = shore_at(9, (9, 24))
+        puddle, hole = truth.copy(), truth.copy()
+        puddle[4, 18] = 1
+        hole[4, 2] = 0
+        assert shore_offsets(truth, puddle).summary()["shore_bias"] > 0
+        assert shore_offsets(truth, hole).summary()["shore_bias"] < 0
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 2**32 - 1))
+    def test_is_the_exact_distance_between_segments(self, seed):
+        rng = np.random.default_rng(seed)
+        truth, answer = (rng.random((2, 7, 8)) < 0.5).astype(np.uint8)
+        size = (3.0, 2.0)
+        lines = [_brute_edges(image, size) for image in (truth, answer)]
+        expected = [
+            min(_to_segment(middle, segment) for segment in other)
+            for own, other in (lines, lines[::-1])
+            for middle in (np.mean(segment, axis=0) for segment in own)
+            if other
+        ]
+        found = np.abs(shore_offsets(truth, answer, size).metres)
+        np.testing.assert_allclose(np.sort(found), np.sort(expected), atol=1e-5)
+
+    def test_weights_are_repeats(self):
+        rng = np.random.default_rng(5)
+        truth, answer = (rng.random((2, 20, 20)) < 0.5).astype(np.uint8)
+        offsets = shore_offsets(truth, answer)
+        weights = rng.integers(0, 4, len(offsets.metres))
+        again = np.repeat(np.arange(len(weights)), weights)
+        repeated = type(offsets)(offsets.metres[again], offsets.row[again], offsets.col[again])
+        assert offsets.summary(weights) == pytest.approx(repeated.summary(), rel=1e-12)
+
+    def test_quantiles_by_hand(self):
+        offsets = shore_offsets(shore_at(3), shore_at(4))
+        metres = np.arange(1, 21, dtype=np.float32)
+        made = type(offsets)(metres, np.zeros(20, np.int32), np.zeros(20, np.int32))
+        assert made.summary() == {
+            "shore_mean": 10.5,
+            "shore_median": 10.0,
+            "shore_p95": 19.0,
+            "shore_bias": 10.5,
+        }
+
+
+def _brute_edges(image, size):
+    """Both ends (y, x) of each pixel edge between water and land, by looking at each pixel."""
+    height, width = image.shape
+    found = []
+    for r, c in product(range(height), range(width)):
+        if r + 1 < height and image[r, c] != image[r + 1, c]:
+            found.append(np.array([(r + 1, c), (r + 1, c + 1)]) * size)
+        if c + 1 < width and image[r, c] != image[r, c + 1]:
+            found.append(np.array([(r, c + 1), (r + 1, c + 1)]) * size)
+    return found
+
+
+def _to_segment(point, segment):
+    a, b = segment
+    t = np.clip(np.dot(point - a, b - a) / np.dot(b - a, b - a), 0, 1)
+    return float(np.linalg.norm(point - a - t * (b - a)))
+
+
+class TestIntervals:
+    def test_is_seeded(self):
+        rng = np.random.default_rng(1)
+        truth, answer = (rng.random((2, 64, 64)) < 0.5).astype(np.uint8)
+        first, again, other = (
+            score_mask(truth, answer, settings=Settings(block=8, replicates=200, seed=seed))
+            for seed in (3, 3, 4)
+        )
+        assert set(first.metrics) == set(METRICS)
+        assert first.metrics == again.metrics
+        for name in METRICS:
+            a, b = first.metrics[name], other.metrics[name]
+            assert a.value == b.value
+            assert a.low <= a.value <= a.high
+            assert (a.low, a.high) != (b.low, b.high) or name in {"shore_median", "shore_p95"}
+
+    def test_has_the_width_that_theory_gives(self):
+        """256 blocks, each all right or all wrong: the accuracy is a binomial share."""
+        wrong = np.random.default_rng(0).random((16, 16)) < 0.3
+        truth = np.zeros((64, 64), np.uint8)
+        answer = np.kron(wrong, np.ones((4, 4))).astype(np.uint8)
+        found = score_mask(truth, answer, settings=Settings(block=4, replicates=4000)).metrics
+        share = 1 - wrong.mean()
+        half = 1.96 * math.sqrt(share * (1 - share) / 256)
+        assert found["accuracy"].value == pytest.approx(share)
+        assert found["accuracy"].low == pytest.approx(share - half, abs=0.08 * half)
+        assert found["accuracy"].high == pytest.approx(share + half, abs=0.08 * half)
+
+    def test_equal_blocks_leave_no_doubt(self):
+        truth = np.tile(mask("w.", ".w"), (4, 4))
+        answer = np.tile(mask("w.", "ww"), (4, 4))
+        found = score_mask(truth, answer, settings=Settings(block=2, replicates=50)).metrics
+        for name, value in {"iou": 2 / 3, "accuracy": 0.75, "recall": 1.0}.items():
+            estimate = found[name]
+            assert [estimate.value, estimate.low, estimate.high] == pytest.approx([value] * 3)
+
+    def test_one_block_gives_no_interval(self):
+        estimate = score_mask(shore_at(9), shore_at(8)).metrics["iou"]
+        assert estimate.value == pytest.approx(8 / 9)
+        assert math.isnan(estimate.low)
+        assert math.isnan(estimate.high)
+
+    def test_counts_by_block_add_up_to_the_whole(self):
+        rng = np.random.default_rng(2)
+        truth = rng.choice([0, 1, 255], (50, 70)).astype(np.uint8)
+        answer = rng.choice([0, 1, 2, 255], (50, 70)).astype(np.uint8)
+        small = score_mask(truth, answer, settings=Settings(block=9, replicates=2))
+        assert small.confusion == confusion(truth, answer)
+        assert small.boundary == score_mask(truth, answer).boundary
+
+    def test_unknown_blocks_are_not_drawn(self):
+        """Unknown surroundings change nothing, not even the draws."""
+        rng = np.random.default_rng(7)
+        truth, answer = (rng.random((2, 16, 16)) < 0.5).astype(np.uint8)
+        wide = np.pad(truth, ((0, 16), (0, 0)), constant_values=255)
+        picked = Settings(block=8, replicates=100)
+        assert (
+            score_mask(wide, np.pad(answer, ((0, 16), (0, 0))), settings=picked).metrics
+            == score_mask(truth, answer, settings=picked).metrics
+        )
+
+    def test_nothing_judged_is_nan(self):
+        found = score_mask(mask("??", "??"), mask("w.", "..")).metrics
+        assert set(found) == set(METRICS)
+        assert all(math.isnan(estimate.value) for estimate in found.values())
+
+    @pytest.mark.parametrize("wrong", [{"block": 0}, {"confidence": 1.0}, {"replicates": 0}])
+    def test_refuses_settings(self, wrong):
+        with pytest.raises(ConfigError, match="confidence between 0 and 1"):
+            Settings(**wrong)
+
+
+class TestOtsu:
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.integers(0, 50), min_size=2, max_size=24))
+    def test_leaves_the_least_variance_within_the_sides(self, counts):
+        counts = np.array(counts)
+        if np.count_nonzero(counts) < 2:
+            return
+        edges = np.linspace(-1, 1, len(counts) + 1)
+        centres = (edges[:-1] + edges[1:]) / 2
+        values = np.repeat(centres, counts)
+        within = {}
+        for edge in edges[1:-1]:
+            low, high = values[values < edge], values[values > edge]
+            if low.size and high.size:
+                within[edge] = low.var() * low.size + high.var() * high.size
+        best = [edge for edge, spread in within.items() if spread <= min(within.values()) + 1e-9]
+        assert otsu_threshold(counts, edges) == pytest.approx((best[0] + best[-1]) / 2)
+
+    def test_parts_two_modes_in_the_middle_of_the_gap(self):
+        assert otsu_threshold(np.array([5, 5, 0, 0, 4, 4]), np.arange(7.0)) == 3.0
+
+
+class TestBaselines:
+    def test_on_a_made_raster(self, tmp_path):
+        """Reflectance is number / 10000 - 0.1; the last pixel was not observed."""
+        green = [1800, 1800, 1300, 1500, 1000, 0]
+        nir = [1100, 2600, 1400, 1200, 1000, 0]
+        swir = [1050, 1100, 1290, 3000, 1000, 0]
+        path = write(
+            tmp_path / "made.tif",
+            np.array([green, nir, swir], np.uint16)[:, None],
+            ["green", "nir", "swir16"],
+            offset=-0.1,
+        )
+        scene = open_scene(path)
+        np.testing.assert_array_equal(ndwi_mask(scene), [[1, 0, 0, 1, 0, 255]])
+        np.testing.assert_array_equal(mndwi_mask(scene), [[1, 1, 1, 0, 0, 255]])
+        # MNDWI is 0.88, 0.78, 0.02, -0.6 and 0: Otsu parts the first two from the rest.
+        np.testing.assert_array_equal(otsu_mask(scene), [[1, 1, 0, 0, 0, 255]])
+
+    def test_strips_fit_together(self, tmp_path):
+        truth = (np.random.default_rng(0).random((1100, 5)) < 0.5).astype(np.uint8)
+        scene = open_scene(write_pair(tmp_path, "tall", truth).scene)
+        for predict in baselines().values():
+            np.testing.assert_array_equal(predict(scene), truth)
+
+    def test_a_narrow_near_infrared_stands_in(self, tmp_path):
+        truth = mask("ww..")
+        scene = open_scene(
+            write_pair(tmp_path, "landsat", truth, bands=("green", "nir08", "swir16")).scene
+        )
+        np.testing.assert_array_equal(ndwi_mask(scene), truth)
+
+    def test_a_missing_band_is_named(self, tmp_path):
+        scene = open_scene(
+            write_pair(tmp_path, "visible", mask("w."), bands=("blue", "green", "red")).scene
+        )
+        with pytest.raises(SceneError, match="lacks nir"):
+            ndwi_mask(scene)
+        with pytest.raises(SceneError, match="lacks swir16"):
+            otsu_mask(scene)
+
+    def test_otsu_needs_contrast(self, tmp_path):
+        scene = open_scene(write_pair(tmp_path, "flat", mask("www")).scene)
+        with pytest.raises(SceneError, match="varies"):
+            otsu_mask(scene)
+
+
+class TestBandPatterns:
+    BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
+
+    def scene(self, tmp_path, bands):
+        return open_scene(write_pair(tmp_path, "s", mask("w."), bands=bands).scene)
+
+    def test_drops_by_name(self, tmp_path):
+        scene = self.scene(tmp_path, self.BANDS)
+        six = ("blue", "green", "red", "nir", "-", "swir16", "swir22")
+        assert restrict_bands(scene, "6").bands == six
+        assert restrict_bands(scene, "4").bands == (*six[:4], "-", "-", "-")
+
+    def test_nir08_stands_in_for_nir(self, tmp_path):
+        scene = self.scene(tmp_path, ("B02", "B03", "B04", "B8A", "B11", "B12"))
+        assert "nir08" in restrict_bands(scene, "4").bands
+
+    def test_refuses(self, tmp_path):
+        scene = self.scene(tmp_path, self.BANDS)
+        with pytest.raises(SceneError, match="lacks rededge071, rededge075, rededge078 of the 10"):
+            restrict_bands(scene, "10")
+        with pytest.raises(ConfigError, match="'5'"):
+            restrict_bands(scene, "5")
+
+
+class TestPixelSize:
+    def test_without_a_crs_units_are_metres(self):
+        assert pixel_size(Grid(None, Affine(30, 0, 7, 0, -20, 9), 5, 4)) == (20.0, 30.0)
+
+    def test_on_the_ellipsoid(self):
+        """One degree at the equator: 110.574 km by 111.320 km (WGS 84)."""
+        step = 1e-4
+        grid = Grid(CRS.from_epsg(4326), Affine(step, 0, 10, 0, -step, step), 2, 2)
+        assert pixel_size(grid) == pytest.approx((11.0574, 11.1320), abs=1e-3)
+
+    def test_utm_scale_factor(self):
+        """0.9996 on the central meridian."""
+        grid = Grid(UTM, TEN_METRES, 2, 2)
+        assert pixel_size(grid) == pytest.approx((10 / 0.9996,) * 2, abs=1e-4)
+
+
+class TestLabels:
+    def score(self, folder, **options):
+        """Counts against a label when everything is answered as water."""
+        everything = {"all": lambda scene: np.ones(scene.grid.shape, np.uint8)}
+        found = compare(everything, find_pairs(folder), settings=Settings(**options))
+        return found.confusion("all")
+
+    def two_bands(self, folder):
+        pair = write_pair(folder, "a", mask("w..."))
+        both = np.stack([mask("w..."), mask("wwo?")])
+        write(pair.label, both, ["consensus", "hand"], scale=1.0)
+
+    def test_hand_wins_and_any_band_can_be_told(self, tmp_path):
+        self.two_bands(tmp_path)
+        assert self.score(tmp_path) == Confusion(tp=2)
+        assert self.score(tmp_path, label_band="hand") == Confusion(tp=2)
+        assert self.score(tmp_path, label_band=1) == Confusion(tp=1, fp=3)
+        assert self.score(tmp_path, label_band="consensus") == Confusion(tp=1, fp=3)
+
+    @pytest.mark.parametrize("band", ["expert", 0, 3])
+    def test_a_band_that_is_not_there(self, tmp_path, band):
+        self.two_bands(tmp_path)
+        with pytest.raises(SceneError, match=f"no band {band!r}.*consensus, hand"):
+            self.score(tmp_path, label_band=band)
+
+    def test_nodata_is_unknown(self, tmp_path):
+        write_pair(tmp_path, "a", np.array([[0, 1, 9, 255]], np.uint8), nodata=9)
+        assert self.score(tmp_path) == Confusion(tp=1, fp=1)
+
+    def test_refuses_other_codes(self, tmp_path):
+        write_pair(tmp_path, "a", np.array([[0, 1, 9, 7]], np.uint8))
+        with pytest.raises(SceneError, match=r"also holds \[7, 9\]"):
+            self.score(tmp_path)
+
+    def test_refuses_a_label_without_a_known_pixel(self, tmp_path):
+        write_pair(tmp_path, "a", mask("???"))
+        with pytest.raises(SceneError, match="a known pixel"):
+            self.score(tmp_path)
+
+    def test_refuses_a_label_that_lies_elsewhere(self, tmp_path):
+        write_pair(tmp_path, "a", mask("w.."), transform=TEN_METRES @ Affine.translation(0.5, 0))
+        with pytest.raises(SceneError, match=r"lie on its scene's pixels.*0\.50 pixels apart"):
+            self.score(tmp_path)
+
+    def test_refuses_a_label_of_another_size(self, tmp_path):
+        pair = write_pair(tmp_path, "a", mask("w.."))
+        write(pair.label, mask("w.")[None], ["hand"], scale=1.0)
+        with pytest.raises(SceneError, match=r"\(1, 3\).*\(1, 2\)"):
+            self.score(tmp_path)
+
+    def test_refuses_a_folder_without_pairs(self, tmp_path):
+        write(tmp_path / "lonely.label.tif", mask("w.")[None], ["hand"])
+        with pytest.raises(SceneError, match="holds 1 labels and none with its scene"):
+            find_pairs(tmp_path)
+
+    def test_finds_pairs_by_name(self, tmp_path):
+        for name in ("b", "a"):
+            write_pair(tmp_path, name, mask("w."))
+        write(tmp_path / "unlabelled.tif", mask("w.")[None], ["hand"])
+        assert [pair.name for pair in find_pairs(tmp_path)] == ["a", "b"]
+
+
+class TestCompare:
+    def folder(self, tmp_path):
+        """Two scenes; a land answer has IoU 0 on both, a water answer 0.5 and 0.25."""
+        write_pair(tmp_path, "a", mask("ww.."))
+        write_pair(tmp_path, "b", mask("w..."), bands=("blue", "green", "red"))
+        return find_pairs(tmp_path)
+
+    def test_means_worst_and_pool_by_hand(self, tmp_path):
+        water = {"water": lambda scene: np.ones(scene.grid.shape, np.uint8)}
+        found = compare(water, self.folder(tmp_path), settings=Settings(replicates=200))
+        mean, pooled = found.mean("water")["iou"], found.pooled("water")["iou"]
+        assert (mean.value, mean.low, mean.high) == (0.375, 0.25, 0.5)
+        assert (pooled.value, pooled.low, pooled.high) == (0.375, 0.25, 0.5)
+        assert found.worst("water") == 0.25
+        assert found.confusion("water") == Confusion(tp=3, fp=5)
+        assert found.scenes == ("a", "b")
+
+    def test_a_method_that_does_not_apply_is_said_to(self, tmp_path):
+        found = compare(
+            {"land": lambda scene: np.zeros(scene.grid.shape, np.uint8)} | baselines(),
+            self.folder(tmp_path),
+        )
+        assert found.methods == ("land", "NDWI > 0", "MNDWI > 0", "Otsu on MNDWI")
+        scored, refused = found.of("NDWI > 0")
+        assert scored.score.confusion == Confusion(tp=2, tn=2)
+        assert refused.score is None
+        assert "lacks nir" in refused.note
+        assert found.mean("NDWI > 0")["iou"].value == 1.0
+        record = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+        ndwi = record["methods"]["NDWI > 0"]
+        assert ndwi["scenes_scored"] == 1
+        assert "lacks nir" in ndwi["scenes"]["b"]["not_applicable"]
+        assert ndwi["scenes"]["a"]["metrics"]["iou"] == {"value": 1.0, "low": None, "high": None}
+        assert record["methods"]["land"]["scenes"]["a"]["metrics"]["precision"]["value"] is None
+
+    def test_the_judged_method_must_apply_somewhere(self, tmp_path):
+        def refuse(scene):
+            raise SceneError(f"not {scene.stem}")
+
+        with pytest.raises(SceneError, match="a: not a; b: not b"):
+            compare({"never": refuse}, self.folder(tmp_path))
+
+    def test_progress_counts_every_mask(self, tmp_path):
+        seen = []
+        compare(baselines() | {"no": mndwi_mask}, self.folder(tmp_path), on_progress=seen.append)
+        assert [(at.done, at.total) for at in seen] == [(i, 8) for i in range(1, 9)]
+        assert [at.scene for at in seen] == ["a"] * 4 + ["b"] * 4
+
+    def test_a_scene_that_is_gone(self, tmp_path):
+        pairs = self.folder(tmp_path)
+        pairs[1].scene.unlink()
+        with pytest.raises(SceneError, match=r"b\.tif"):
+            compare(baselines(), pairs)
+
+    def test_views_are_thinned_for_pictures(self, tmp_path):
+        truth = np.zeros((2000, 1300), np.uint8)
+        truth[1000:] = 1
+        write_pair(tmp_path, "big", truth)
+        found = compare(baselines(), find_pairs(tmp_path), settings=Settings(replicates=2))
+        (view,) = found.views
+        assert view.truth.shape == (500, 325)
+        np.testing.assert_array_equal(view.truth, np.repeat([0, 1], 250)[:, None] * np.ones(325))
+        np.testing.assert_array_equal(view.prediction, view.truth)
+
+
+def _tiny_model() -> Model:
+    n = len(default_bands())
+    spec = ModelSpec(
+        name="tiny",
+        architecture=Architecture(
+            options={"encoder_depth": 3, "decoder_channels": [8, 8, 8]},
+        ),
+        bands=default_bands(),
+        classes=("land", "water", "obscured"),
+        normalisation=Normalisation(mean=(-2.5,) * n, std=(1.0,) * n),
+        tile=64,
+        overlap=16,
+    )
+    return Model(spec, build_network(spec).eval(), "digest")
+
+
+def test_evaluate_judges_the_masks_that_a_run_would_write(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = (rng.random((70, 80)) < 0.5).astype(np.uint8)
+    bands = ("B02", "B03", "B04", "B08", "B11", "B12")
+    pair = write_pair(tmp_path, "a", truth, bands=bands)
+    model = _tiny_model()
+    found = evaluate(model, tmp_path, band_patterns=["12", "4"], device="cpu")
+    assert found.methods[:3] == ("tiny", "tiny, 12 bands", "tiny, 4 bands")
+    assert (found.model, found.model_sha256) == ("tiny 0", "digest")
+    scene = open_scene(pair.scene)
+    assert found.confusion("tiny") == confusion(truth, predict_mask(scene, model))
+    four = predict_mask(restrict_bands(scene, "4"), model)
+    assert found.confusion("tiny, 4 bands") == confusion(truth, four)
+    assert found.of("tiny, 12 bands")[0].score is None
+    assert found.confusion("MNDWI > 0").iou == 1.0
+    np.testing.assert_array_equal(found.views[0].prediction, predict_mask(scene, model))
+    assert evaluate(model, [pair], device="cpu").scenes == ("a",)
+
+
+def test_evaluate_refuses_an_unknown_pattern(tmp_path):
+    write_pair(tmp_path, "a", mask("w."))
+    with pytest.raises(ConfigError, match="got 7"):
+        evaluate(_tiny_model(), tmp_path, band_patterns=["7"])
