@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from geounet.errors import ConfigError, ModelError, OutputError, SceneError
@@ -328,7 +328,7 @@ def save_model(path: str | os.PathLike[str], spec: ModelSpec, network: Segmenter
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             part = Path(folder) / path.name
-            save_file(tensors, part, metadata={_METADATA_KEY: spec.model_dump_json()})
+            part.write_bytes(save(tensors, metadata={_METADATA_KEY: spec.model_dump_json()}))
             part.replace(path)
     except OSError as error:
         raise OutputError(
