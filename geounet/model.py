@@ -179,7 +179,7 @@ class Inputs:
 
 
 def match_bands(spec: ModelSpec, found: Sequence[str], radiometry: Radiometry) -> Inputs:
-    """Find each of the model's bands among a scene's.
+    """Find each of the model's bands among a scene's; each of these fills one at most.
 
     Args:
         spec: the model's contract.
@@ -189,11 +189,11 @@ def match_bands(spec: ModelSpec, found: Sequence[str], radiometry: Radiometry) -
     Raises:
         SceneError: a required band is missing; all missing ones are named.
     """
-    places = {name: i for i, name in enumerate(found)}
-    chosen = [
-        next((places[name] for name in (b.common_name, *b.accepts) if name in places), None)
-        for b in spec.bands
-    ]
+    chosen: list[int | None] = []
+    for band in spec.bands:
+        names = [n for n in (band.common_name, *band.accepts) if n in found]
+        places = [found.index(n) for n in names]
+        chosen.append(next((place for place in places if place not in chosen), None))
     missing = [
         f"{b.common_name} ({b.name})"
         for b, index in zip(spec.bands, chosen, strict=True)
