@@ -1,0 +1,980 @@
+"""Polygons out of a mask: exact pixel edges, no seams, memory bounded by the result.
+
+A polygon with pixel edges is fixed by its corners. Whether a lattice point is a corner depends
+only on the four pixels around it, so a mask that arrives in strips needs one carried row and
+nothing else: no ring is ever cut at a strip's border, hence none has to be stitched.
+
+    add(rows)  keep the corners in row order (a few bytes each), drop the pixels
+    finish()   corners 2k and 2k + 1 of the row order bound a horizontal edge, those of the
+               column order a vertical one; following the two in turn gives the rings
+
+Where two water pixels touch at a corner only, four edges meet, and that point stands in the order
+twice. Each copy joins the two edges of one water pixel, so a ring bounds one 4-connected body of
+water. A ring that passes a point twice is split there, into a shell and a hole (or two holes) that
+touch in a point: every geometry is valid by construction (OGC 06-103r4, 6.1.11.1) and nothing is
+repaired afterwards.
+
+With 8-connectivity the same polygons are grouped into multipolygons. Each covers the same points as
+its counterpart in `rasterio.features.shapes(connectivity=8)`, which draws a single ring that passes
+such points twice and is not valid there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+import rasterio
+import shapely
+from affine import Affine
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from geounet.errors import ConfigError, OutputError, SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["PixelPolygons", "Polygonizer", "polygonize", "polygonize_rows", "write_polygons"]
+
+Connectivity: TypeAlias = Literal[4, 8]
+Format: TypeAlias = Literal["gpkg", "parquet", "fgb", "geojson"]
+Bools: TypeAlias = NDArray[np.bool_]
+Bytes: TypeAlias = NDArray[np.uint8]
+Ints: TypeAlias = NDArray[Any]
+"""Integers of 32 or 64 bits."""
+Floats: TypeAlias = NDArray[np.float64]
+
+_CLASS_NAMES = {0: "land", 1: "water", 2: "obscured", 255: "not observed"}
+_UNOBSERVED = (2, 255)
+_CHUNK_PIXELS = 1 << 19
+"""Pixels scanned at once, so that a chunk's temporaries stay in the processor's cache."""
+_STRIP_PIXELS = 1 << 23
+"""Pixels read at once from a file."""
+
+
+# -- the mask's rows become corners ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Corners:
+    """Corners of consecutive lattice rows, in row order; a checkerboard point stands twice."""
+
+    per_row: Ints
+    """int32[rows]: corners in each lattice row."""
+    x: Ints
+    """int32[n]: lattice column."""
+    below: Bools
+    """bool[n]: the pixel to the right and below is inside."""
+    notch: Ints
+    """int64[k]: corners (indices) that may be the top left one of a hole."""
+    notch_run: Ints
+    """int32[k]: lattice column where the run of inside pixels above each notch begins."""
+    blank_edge: Ints
+    """int64[m]: horizontal edges (corner index // 2) with a not-observed pixel across."""
+    blank_x: Ints
+    """int32[j]: lattice column of vertical edges with a not-observed pixel across."""
+    blank_y: Ints
+    """int32[j]: a pixel row that each of these vertical edges passes."""
+
+
+def _scan(inside: Bytes, blank: Bytes, first_row: int) -> _Corners:
+    """Find the corners between the rows of a block.
+
+    Args:
+        inside: uint8[n + 1, width + 2], 1 where the pixel has the code; row 0 repeats the row above
+            the block, the outer columns are 0.
+        blank: 1 where the pixel is not observed, in the same shape.
+        first_row: The lattice row between rows 0 and 1.
+    """
+    stride = inside.shape[1] - 1
+    across = inside[:-1] ^ inside[1:]
+    along = inside[1:, :-1] ^ inside[1:, 1:]
+    double = across[:, :-1] & across[:, 1:] & along
+    point = (across[:, :-1] ^ across[:, 1:]) | double
+    flat = np.flatnonzero(point.view(np.bool_))
+    flat = np.repeat(flat, 1 + double.ravel()[flat])
+    row = flat // stride
+    pixels, above_left = inside.ravel(), flat + row
+    below = pixels[above_left + stride + 2]
+    notch = pixels[above_left] & pixels[above_left + 1] & pixels[above_left + stride + 1] & ~below
+    at = np.flatnonzero(notch.view(np.bool_))
+    edge, wall = _blank_sides(inside, blank, flat)
+    return _Corners(
+        per_row=np.bincount(row, minlength=len(across)).astype(np.int32),
+        x=(flat - row * stride).astype(np.int32),
+        below=below.view(np.bool_),
+        notch=at,
+        notch_run=_run_starts(inside[:-1], flat[at]),
+        blank_edge=edge,
+        blank_x=(wall % stride).astype(np.int32),
+        blank_y=(wall // stride + first_row).astype(np.int32),
+    )
+
+
+def _run_starts(inside: Bytes, flat: Ints) -> Ints:
+    """Column where the run of inside pixels up to each lattice point (of its row) begins."""
+    stride = inside.shape[1] - 1
+    starts = np.flatnonzero(inside[:, 1:] > inside[:, :-1])
+    begin = starts[np.searchsorted(starts, flat) - 1] if len(flat) else flat
+    run: Ints = (begin % stride).astype(np.int32)
+    return run
+
+
+def _blank_sides(inside: Bytes, blank: Bytes, flat: Ints) -> tuple[Ints, Ints]:
+    """Edges between inside and not-observed pixels.
+
+    Returns:
+        Horizontal edges (index in `flat` // 2), and the flat lattice position of each vertical
+        run's first step.
+    """
+    if not blank.any():
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    stride = inside.shape[1] - 1
+    level = (inside[:-1] & blank[1:]) | (blank[:-1] & inside[1:])
+    steps = np.flatnonzero(level[:, 1:].view(np.bool_))
+    edge = np.unique((np.searchsorted(flat, steps, side="right") - 1) // 2)
+    left, right = inside[:, :-1] & blank[:, 1:], blank[:, :-1] & inside[:, 1:]
+    begin = (left[1:] & ~left[:-1]) | (right[1:] & ~right[:-1])
+    return edge, np.flatnonzero(begin.view(np.bool_).reshape(-1, stride))
+
+
+def _join(parts: list[_Corners]) -> _Corners:
+    """One `_Corners` from those of consecutive blocks."""
+    shift = np.cumsum([0, *(len(part.x) for part in parts)])
+
+    def whole(name: str, per_corner: int = 0) -> Any:
+        arrays = (getattr(part, name) for part in parts)
+        if per_corner:
+            arrays = (a + s // per_corner for a, s in zip(arrays, shift, strict=False))
+        return np.concatenate(list(arrays))
+
+    return _Corners(
+        per_row=whole("per_row"),
+        x=whole("x"),
+        below=whole("below"),
+        notch=whole("notch", 1),
+        notch_run=whole("notch_run"),
+        blank_edge=whole("blank_edge", 2),
+        blank_x=whole("blank_x"),
+        blank_y=whole("blank_y"),
+    )
+
+
+class Polygonizer:
+    """Turns a mask that arrives by rows into the polygons of one class.
+
+    The result does not depend on how the rows are cut into strips. Memory grows with the number of
+    corners (about 10 bytes each while rows arrive, about 100 at the end), not with the raster.
+
+    Example:
+        >>> polygonizer = Polygonizer(3)
+        >>> polygonizer.add(np.array([[1, 1, 0]], np.uint8))
+        >>> polygonizer.add(np.array([[0, 1, 0]], np.uint8))
+        >>> polygonizer.finish().geometries()[0].area
+        3.0
+    """
+
+    def __init__(self, width: int, *, connectivity: Connectivity = 4, code: int = 1) -> None:
+        """Start at the top of a mask.
+
+        Args:
+            width: Pixels in a row.
+            connectivity: 4 keeps water that touches at a corner only apart, 8 joins it.
+            code: The mask value whose polygons are wanted.
+
+        Raises:
+            ConfigError: If the width is not positive or the connectivity neither 4 nor 8.
+        """
+        if width < 1:
+            raise ConfigError(f"A mask is at least one pixel wide; got width={width}.")
+        if connectivity not in (4, 8):
+            raise ConfigError(f"The connectivity is 4 or 8; got {connectivity!r}.")
+        self._width = width
+        self._connectivity: Connectivity = connectivity
+        self._code = code
+        self._rows = 0
+        self._parts: list[_Corners] = []
+        self._inside_above = np.zeros(width, np.uint8)
+        self._blank_above = np.zeros(width, np.uint8)
+
+    def add(self, rows: Bytes) -> None:
+        """Take the next rows.
+
+        Args:
+            rows: uint8[n, width], mask codes, top to bottom; 2 and 255 are not observed.
+
+        Raises:
+            ConfigError: If the rows have another type or width.
+        """
+        if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self._width:
+            raise ConfigError(
+                f"Rows of a mask are uint8[n, {self._width}]; got {rows.dtype}{list(rows.shape)}."
+            )
+        step = max(1, _CHUNK_PIXELS // self._width)
+        for top in range(0, len(rows), step):
+            self._add_chunk(rows[top : top + step])
+
+    def _add_chunk(self, rows: Bytes) -> None:
+        inside = np.zeros((len(rows) + 1, self._width + 2), np.uint8)
+        blank = np.zeros_like(inside)
+        inside[0, 1:-1], blank[0, 1:-1] = self._inside_above, self._blank_above
+        inside[1:, 1:-1] = rows == self._code
+        for code in _UNOBSERVED:
+            if code != self._code:
+                blank[1:, 1:-1] |= rows == code
+        self._parts.append(_scan(inside, blank, self._rows))
+        self._inside_above, self._blank_above = inside[-1, 1:-1], blank[-1, 1:-1]
+        self._rows += len(rows)
+
+    def finish(self) -> PixelPolygons:
+        """The polygons of all rows so far, in row order of their top left corners."""
+        inside = np.zeros((2, self._width + 2), np.uint8)
+        inside[0, 1:-1] = self._inside_above
+        corners = _join([*self._parts, _scan(inside, np.zeros_like(inside), self._rows)])
+        self._parts = []
+        return _assemble(corners, (self._rows, self._width), self._connectivity, self._code)
+
+
+def polygonize_rows(
+    strips: Iterable[Bytes], width: int, *, connectivity: Connectivity = 4, code: int = 1
+) -> PixelPolygons:
+    """Polygons of a mask given as strips of rows, top to bottom.
+
+    Args:
+        strips: Arrays uint8[n, width] of mask codes, of any heights.
+        width: Pixels in a row.
+        connectivity: 4 keeps water that touches at a corner only apart, 8 joins it.
+        code: The mask value whose polygons are wanted.
+
+    Raises:
+        ConfigError: If a parameter or a strip's shape or type breaks its rule.
+    """
+    polygonizer = Polygonizer(width, connectivity=connectivity, code=code)
+    for strip in strips:
+        polygonizer.add(strip)
+    return polygonizer.finish()
+
+
+# -- corners become rings --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rings:
+    """Rings as cycles of horizontal edges; edge k lies between the corners 2k and 2k + 1."""
+
+    walk: Ints
+    """int32[edges]: the edges, ring after ring, in the order in which a ring passes them."""
+    of_edge: Ints
+    """int32[edges]: the ring that an edge belongs to."""
+    first: Ints
+    """int32[rings]: each ring's topmost, leftmost edge, with which it begins."""
+    is_outer: Bools
+    """bool[rings]: the ring goes round its body from outside."""
+
+
+def _assemble(
+    corners: _Corners, shape: tuple[int, int], connectivity: Connectivity, code: int
+) -> PixelPolygons:
+    """Polygons from all corners of a mask of `shape` (rows, columns)."""
+    x, below = corners.x, corners.below[::2]
+    y = np.repeat(np.arange(shape[0] + 1, dtype=np.int32), corners.per_row)
+    double = 1 + 2 * np.flatnonzero((x[1:-1:2] == x[2::2]) & (y[1:-1:2] == y[2::2]))
+    columns = _column_order(x, shape[1], double[~corners.below[double]])
+    rings = _trace(columns, below)
+    walls = _Walls(x, y, columns[::2], shape[0] + 1)
+    body = _bodies(corners, y, rings, walls)
+    feature = _join_bodies(body, rings, double) if connectivity == 8 else body
+    edges, ring_offsets, is_shell = _lay_out(rings, below, double, body, feature)
+    shells = np.flatnonzero(is_shell)
+    feature_of_shell = feature[rings.of_edge[edges[ring_offsets[shells]]]]
+
+    touches = np.zeros((2, int(feature.max(initial=-1)) + 1), np.bool_)
+    frame = (x == 0) | (x == shape[1]) | (y == 0) | (y == shape[0])
+    touches[0, feature[rings.of_edge[np.flatnonzero(frame) // 2]]] = True
+    touches[1, feature[rings.of_edge[corners.blank_edge]]] = True
+    touches[1, feature[rings.of_edge[walls.edge(corners.blank_x, corners.blank_y)]]] = True
+    return PixelPolygons(
+        shape=shape,
+        code=code,
+        connectivity=connectivity,
+        corners=_ends(x, y, below, edges),
+        ring_offsets=2 * ring_offsets,
+        polygon_offsets=np.append(shells, len(is_shell)),
+        feature_offsets=np.searchsorted(feature_of_shell, np.arange(touches.shape[1] + 1)),
+        touches_edge=touches[0],
+        touches_unobserved=touches[1],
+    )
+
+
+def _column_order(x: Ints, width: int, crossed: Ints) -> Ints:
+    """Corners in column order, so that entries 2k and 2k + 1 bound a vertical edge.
+
+    The first copy of a checkerboard point ends the edge to its left. It also ends the edge above
+    where the water is above left and below right; in the `crossed` ones it begins the edge below.
+    """
+    order = np.argsort(x.astype(np.uint16), kind="stable")  # 16 bits: numpy sorts by radix
+    if width > np.iinfo(np.uint16).max:
+        order = order[np.argsort((x >> 16).astype(np.uint16)[order], kind="stable")]
+    swap = np.arange(len(x), dtype=np.int32)
+    swap[crossed], swap[crossed + 1] = crossed + 1, crossed
+    return swap[order]
+
+
+def _trace(columns: Ints, below: Bools) -> _Rings:
+    """Follow horizontal and vertical edges in turn, with the inside to the left of (x, y)."""
+    across = np.empty(len(columns), np.int32)
+    across[columns[::2]], across[columns[1::2]] = columns[1::2], columns[::2]
+    walk, starts = _cycles(across[2 * np.arange(len(below)) + below] >> 1)
+    of_edge = np.empty_like(walk)
+    lengths = np.diff(starts, append=len(walk))
+    of_edge[walk] = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
+    first = walk[starts]
+    return _Rings(walk=walk, of_edge=of_edge, first=first, is_outer=below[first])
+
+
+def _cycles(successor: Ints) -> tuple[Ints, Ints]:
+    """The cycles of a permutation one after the other, each from its least element, and starts.
+
+    One pass of plain steps: list ranking by pointer doubling costs log2(longest ring) passes of
+    random access over all edges and is slower.
+    """
+    following = memoryview(successor.copy().data)
+    walk: list[int] = []
+    starts: list[int] = []
+    step = walk.append
+    for first in range(len(successor)):
+        edge = following[first]
+        if edge < 0:
+            continue
+        starts.append(len(walk))
+        step(first)
+        following[first] = -1
+        while edge != first:
+            step(edge)
+            after = following[edge]
+            following[edge] = -1
+            edge = after
+    return np.array(walk, np.int32), np.array(starts, np.int64)
+
+
+class _Walls:
+    """Finds the vertical edge at a place."""
+
+    def __init__(self, x: Ints, y: Ints, tops: Ints, rows: int) -> None:
+        self._tops, self._rows = tops, rows
+        self._keys = x[tops].astype(np.int64) * rows + y[tops]
+
+    def edge(self, x: Ints, y: Ints) -> Ints:
+        """A horizontal edge of the ring whose vertical edge at column x passes pixel row y."""
+        keys = x.astype(np.int64) * self._rows + y
+        return self._tops[np.searchsorted(self._keys, keys, side="right") - 1] >> 1
+
+
+def _bodies(corners: _Corners, y: Ints, rings: _Rings, walls: _Walls) -> Ints:
+    """The 4-connected body, numbered by top left corner, that each ring bounds.
+
+    Above a hole's top left corner lies a pixel of its body. The run of pixels that ends there
+    begins at a wall of the same body, on a ring that reaches further up: so the chain of these
+    rings ends at the outer one.
+    """
+    parent = np.arange(len(rings.first))
+    holes = np.flatnonzero(~rings.is_outer)
+    at = 2 * rings.first[holes]
+    run = corners.notch_run[np.searchsorted(corners.notch, at)]
+    parent[holes] = rings.of_edge[walls.edge(run, y[at] - 1)]
+    while not rings.is_outer[parent].all():
+        parent = parent[parent]
+    number: Ints = np.cumsum(rings.is_outer) - 1
+    return number[parent]
+
+
+def _join_bodies(body: Ints, rings: _Rings, double: Ints) -> Ints:
+    """The 8-connected feature of each ring: bodies that share a checkerboard point are one."""
+    left, right = (body[rings.of_edge[(double + side) >> 1]] for side in (0, 1))
+    label = np.arange(int(body.max(initial=-1)) + 1)
+    while (label[left] != label[right]).any():
+        least = np.minimum(label[left], label[right])
+        np.minimum.at(label, label[left], least)
+        np.minimum.at(label, label[right], least)
+        label = label[label]
+    feature: Ints = np.unique(label, return_inverse=True)[1][body]
+    return feature
+
+
+def _lay_out(
+    rings: _Rings, below: Bools, double: Ints, body: Ints, feature: Ints
+) -> tuple[Ints, Ints, Bools]:
+    """Edges in final order: by feature, then body, the shell before its holes.
+
+    Returns:
+        Edges, ring offsets into them, and which rings are shells.
+    """
+    piece, owner, is_base = _split(rings, below, double)
+    is_shell = is_base & rings.is_outer[owner]
+    order = np.lexsort((~is_shell, body[owner], feature[owner]))
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    edges = rings.walk[np.argsort(rank[piece], kind="stable")]
+    counts = np.bincount(rank[piece], minlength=len(order))
+    return edges, np.concatenate([[0], np.cumsum(counts)]), is_shell[order]
+
+
+def _split(rings: _Rings, below: Bools, double: Ints) -> tuple[Ints, Ints, Bools]:
+    """Cut rings where they pass a point twice.
+
+    What lies between the two passes is a ring of its own. These intervals nest, because a ring
+    touches itself from one side only and nothing crosses in the plane. The rest, which holds the
+    topmost edge, is the shell if the ring goes round its body.
+
+    Returns:
+        The piece of each entry of the walk, the ring of each piece, and whether it is the rest.
+    """
+    count = len(rings.first)
+    ring = rings.of_edge[rings.walk]
+    double = double[rings.of_edge[double >> 1] == rings.of_edge[(double + 1) >> 1]]
+    place = np.empty_like(rings.walk)
+    place[rings.walk] = np.arange(len(place), dtype=np.int32)
+    is_end = below[double >> 1]  # both copies begin, or both end, their edge
+    one, two = place[double >> 1] + is_end, place[(double + 1) >> 1] + is_end
+    left, right = np.minimum(one, two), np.maximum(one, two)
+    order = np.lexsort((-right, left))
+    label = _innermost(left[order], right[order], len(ring))
+    piece = np.where(label == 0, ring, label + (count - 1))
+    owner = np.concatenate([np.arange(count), ring[left[order]]])
+    return piece, owner, np.arange(len(owner)) < count
+
+
+def _innermost(left: Ints, right: Ints, size: int) -> Ints:
+    """The number, from 1, of the innermost of nested intervals around each position; 0 outside."""
+    at, label, stack = [0], [0], [(size, 0)]
+    for number, (begin, end) in enumerate(zip(left.tolist(), right.tolist(), strict=True), 1):
+        while stack[-1][0] <= begin:
+            at.append(stack.pop()[0])
+            label.append(stack[-1][1])
+        at.append(begin)
+        label.append(number)
+        stack.append((end, number))
+    while len(stack) > 1:
+        at.append(stack.pop()[0])
+        label.append(stack[-1][1])
+    return np.repeat(np.array(label, np.int32), np.diff(at, append=size))
+
+
+def _ends(x: Ints, y: Ints, below: Bools, edges: Ints) -> Ints:
+    """Both ends of each edge in the direction of its ring: int32[2 * edges, 2]."""
+    start = 2 * edges + ~below[edges]
+    xy = np.empty((2 * len(edges), 2), np.int32)
+    xy[::2, 0], xy[1::2, 0] = x[start], x[start ^ 1]
+    xy[::2, 1] = xy[1::2, 1] = y[start]
+    return xy
+
+
+# -- polygons --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelPolygons:
+    """Polygons on a raster's pixel edges, in row order of their top left corners.
+
+    A feature is one polygon with 4-connectivity, one multipolygon with 8-connectivity. Shells turn
+    counter-clockwise in (x, y) = (column, row), holes clockwise.
+    """
+
+    shape: tuple[int, int]
+    """Rows and columns of the mask."""
+    code: int
+    """The mask value inside."""
+    connectivity: Connectivity
+    """4 or 8."""
+    corners: Ints
+    """int32[n, 2]: column and row of the rings' corners, the first one not repeated; from even to
+    odd index runs a horizontal edge."""
+    ring_offsets: Ints
+    """int64[rings + 1]: where each ring begins in `corners`."""
+    polygon_offsets: Ints
+    """int64[polygons + 1]: where each polygon begins among the rings; its shell is first."""
+    feature_offsets: Ints
+    """int64[features + 1]: where each feature begins among the polygons."""
+    touches_edge: Bools
+    """bool[features]: a pixel lies in the mask's first or last row or column."""
+    touches_unobserved: Bools
+    """bool[features]: a pixel shares an edge with an obscured or not-observed one."""
+
+    def __len__(self) -> int:
+        """Number of features."""
+        return len(self.feature_offsets) - 1
+
+    def geometries(self, transform: Affine = Affine.identity()) -> NDArray[np.object_]:  # noqa: B008
+        """Shapely geometries, valid, shells counter-clockwise, in the transform's coordinates.
+
+        Args:
+            transform: From (column, row) to coordinates; may rotate and shear.
+
+        Returns:
+            object[features] of Polygon, or of MultiPolygon with 8-connectivity.
+        """
+        coords, rings = self._closed_rings(reverse=transform.determinant < 0)
+        world = np.empty(coords.shape)
+        world[:, 0], world[:, 1] = _apply(transform, coords[:, 0], coords[:, 1])
+        kind, offsets = shapely.GeometryType.POLYGON, [rings, self.polygon_offsets]
+        if self.connectivity == 8:
+            kind, offsets = shapely.GeometryType.MULTIPOLYGON, [*offsets, self.feature_offsets]
+        features: NDArray[np.object_] = shapely.from_ragged_array(kind, world, offsets)
+        return features
+
+    def _closed_rings(self, *, reverse: bool) -> tuple[Ints, Ints]:
+        """Corners with each ring's first one repeated at its end, and the offsets of these."""
+        start, end = self.ring_offsets[:-1], self.ring_offsets[1:]
+        lengths = end - start + 1
+        index = np.arange(lengths.sum()) - np.repeat(np.arange(len(lengths)), lengths)
+        if reverse:
+            index = np.repeat(start + end, lengths) - index
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        index[offsets[:-1] if reverse else offsets[1:] - 1] = start
+        return self.corners[index], offsets
+
+    def select(self, keep: Bools) -> PixelPolygons:
+        """The features where `keep` (bool[features]) is True."""
+        polygon = np.repeat(keep, np.diff(self.feature_offsets))
+        ring = np.repeat(polygon, np.diff(self.polygon_offsets))
+        corner = np.repeat(ring, np.diff(self.ring_offsets))
+        return replace(
+            self,
+            corners=self.corners[corner],
+            ring_offsets=_kept_offsets(self.ring_offsets, ring),
+            polygon_offsets=_kept_offsets(self.polygon_offsets, polygon),
+            feature_offsets=_kept_offsets(self.feature_offsets, keep),
+            touches_edge=self.touches_edge[keep],
+            touches_unobserved=self.touches_unobserved[keep],
+        )
+
+    def to_frame(
+        self, transform: Affine, crs: object = None, *, min_area: float = 0.0
+    ) -> gpd.GeoDataFrame:
+        """A table of the polygons with their attributes.
+
+        Args:
+            transform: From (column, row) to coordinates of the CRS; may rotate and shear.
+            crs: Anything that pyproj understands, a rasterio CRS, or None.
+            min_area: Features smaller than this many square metres are left out. It looks at
+                whole features, holes taken off.
+
+        Returns:
+            A frame with the columns
+
+            - `class`: "water" for code 1;
+            - `area_m2`, `perimeter_m`: on the CRS's ellipsoid, holes taken off and counted in
+              respectively. Both are those of the polygon whose edges are straight in the CRS, and
+              right in every CRS, Web Mercator and geographic ones too. Without a CRS, or with one
+              that has no ellipsoid, in squared and plain units of the coordinates (of metres if
+              the CRS gives the unit);
+            - `touches_edge`, `touches_unobserved`: see the fields;
+            - `geometry`: Polygon, or MultiPolygon with 8-connectivity.
+
+        Raises:
+            ConfigError: If `min_area` is negative or not finite.
+        """
+        if not (min_area >= 0 and np.isfinite(min_area)):
+            raise ConfigError(f"The minimum area is a number of m², 0 or more; got {min_area!r}.")
+        known = _pyproj_crs(crs)
+        scale = _GroundScale.of(transform, known, self.shape)
+        area, perimeter = scale.area(self), scale.perimeter(self)
+        keep = area >= min_area
+        kept = self if keep.all() else self.select(keep)
+        columns = {
+            "class": np.full(len(kept), _CLASS_NAMES.get(self.code, f"code {self.code}")),
+            "area_m2": area[keep],
+            "perimeter_m": perimeter[keep],
+            "touches_edge": kept.touches_edge,
+            "touches_unobserved": kept.touches_unobserved,
+        }
+        return gpd.GeoDataFrame(columns, geometry=kept.geometries(transform), crs=known)
+
+
+def _apply(transform: Affine, column: Any, row: Any) -> tuple[Floats, Floats]:
+    """Coordinates of points, summed in GDAL's order to be equal to the last bit."""
+    a, b, c, d, e, f = transform[:6]
+    return c + column * a + row * b, f + column * d + row * e
+
+
+def _kept_offsets(offsets: Ints, keep: Bools) -> Ints:
+    return np.concatenate([[0], np.cumsum(np.diff(offsets)[keep])])
+
+
+def _pyproj_crs(crs: object) -> pyproj.CRS | None:
+    if not crs:
+        return None
+    if isinstance(crs, rasterio.crs.CRS):  # WKT 1, its default, loses part of some CRS
+        crs = crs.to_wkt(version="WKT2_2019")
+    return pyproj.CRS.from_user_input(crs)
+
+
+# -- true area and length --------------------------------------------------------------------------
+
+_NODES = 48
+"""Chebyshev nodes an axis: the whole world in Web Mercator comes out within 1e-9."""
+_STEP_M = 64.0
+"""Step of the differences that give the scale; far above rounding, far below the Earth's bend."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GroundScale:
+    """Metres on the ground of a pixel's sides and of its area, as a function of the place.
+
+    Each of the three is a short sum of products f(column) g(row), tabulated at the lattice points.
+    The factors to sum over are tabulated as antiderivatives, so a polygon's area is a sum over its
+    horizontal edges (Green's theorem), exact for edges of any length, without projecting a corner.
+    """
+
+    area_x: Floats
+    """float64[terms, columns + 1]: antiderivative along columns."""
+    area_y: Floats
+    """float64[terms, rows + 1]: antiderivative along rows."""
+    across_x: Floats
+    """float64[terms, columns + 1]: antiderivative along columns."""
+    across_y: Floats
+    """float64[terms, rows + 1]: value."""
+    down_x: Floats
+    """float64[terms, columns + 1]: value."""
+    down_y: Floats
+    """float64[terms, rows + 1]: antiderivative along rows."""
+
+    @classmethod
+    def of(cls, transform: Affine, crs: pyproj.CRS | None, shape: tuple[int, int]) -> _GroundScale:
+        """The scale of a raster of `shape` (rows, columns)."""
+        if crs is not None and crs.geodetic_crs is not None:
+            return cls._curved(transform, crs, shape)
+        unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
+        return cls._flat(transform, unit, shape)
+
+    @classmethod
+    def _flat(cls, transform: Affine, unit: float, shape: tuple[int, int]) -> _GroundScale:
+        rows, columns = (np.arange(size + 1, dtype=np.float64)[None] for size in shape)
+        across = unit * float(np.hypot(transform.a, transform.d))
+        down = unit * float(np.hypot(transform.b, transform.e))
+        return cls(
+            area_x=unit**2 * abs(transform.determinant) * columns,
+            area_y=rows,
+            across_x=across * columns,
+            across_y=np.ones_like(rows),
+            down_x=np.ones_like(columns),
+            down_y=down * rows,
+        )
+
+    @classmethod
+    def _curved(cls, transform: Affine, crs: pyproj.CRS, shape: tuple[int, int]) -> _GroundScale:
+        node = (chebyshev.chebpts1(_NODES) + 1) / 2
+        x, y = np.meshgrid(node * shape[1], node * shape[0], indexing="ij")
+        across, down, area = _pixel_size(transform, crs, x, y)
+        area_x, area_y = _separate(area, shape, (True, True))
+        across_x, across_y = _separate(across, shape, (True, False))
+        down_x, down_y = _separate(down, shape, (False, True))
+        return cls(area_x, area_y, across_x, across_y, down_x, down_y)
+
+    def area(self, polygons: PixelPolygons) -> Floats:
+        """Area of each feature."""
+        start, end, row, first, _ = _edges(polygons)
+        total = np.zeros(len(row))
+        for fx, fy in zip(self.area_x, self.area_y, strict=True):
+            # measured from the feature's first row, so that small features keep all their digits
+            total += (fx[start] - fx[end]) * (fy[row] - fy[row[first]])
+        return _sums(total, polygons)
+
+    def perimeter(self, polygons: PixelPolygons) -> Floats:
+        """Length of each feature's shells and holes."""
+        start, end, row, _, below = _edges(polygons)
+        level, upright = np.zeros(len(row)), np.zeros(len(row))
+        for fx, fy in zip(self.across_x, self.across_y, strict=True):
+            level += (fx[end] - fx[start]) * fy[row]
+        for fx, fy in zip(self.down_x, self.down_y, strict=True):
+            upright += fx[end] * (fy[row[below]] - fy[row])
+        return _sums(np.abs(level) + np.abs(upright), polygons)
+
+
+def _edges(polygons: PixelPolygons) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Horizontal edges: columns of both ends, row, the feature's first edge, the ring's next."""
+    corners, rings = polygons.corners, polygons.ring_offsets // 2
+    start, end, row = corners[::2, 0], corners[1::2, 0], corners[::2, 1]
+    features = rings[polygons.polygon_offsets[polygons.feature_offsets]]
+    first = np.repeat(features[:-1], np.diff(features))
+    following = np.arange(1, len(row) + 1)
+    following[rings[1:] - 1] = rings[:-1]
+    return start, end, row, first, following
+
+
+def _sums(per_edge: Floats, polygons: PixelPolygons) -> Floats:
+    """Sum of a quantity of the horizontal edges over each feature."""
+    rings = polygons.polygon_offsets[polygons.feature_offsets[:-1]]
+    return np.add.reduceat(per_edge, polygons.ring_offsets[rings] // 2)
+
+
+def _pixel_size(
+    transform: Affine, crs: pyproj.CRS, x: Floats, y: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Metres along a column step and a row step, and m² of the cell that they span, at (x, y).
+
+    Differences of geocentric coordinates: no case for poles, the antimeridian or axis units.
+
+    Raises:
+        SceneError: If a part of the raster has no place on the Earth.
+    """
+    centre = np.array([x.mean()]), np.array([y.mean()])
+    to_space = _geocentric(transform, crs)
+    size = [float(np.linalg.norm(_slope(to_space, *centre, axis, 0.5))) for axis in (0, 1)]
+    east, south = (_slope(to_space, x, y, axis, _STEP_M / size[axis]) for axis in (0, 1))
+    across, down = np.linalg.norm(east, axis=-1), np.linalg.norm(south, axis=-1)
+    area = np.linalg.norm(np.cross(east, south), axis=-1)
+    if not np.isfinite(area).all():
+        raise SceneError(
+            "Areas need a raster that lies within its CRS's domain; "
+            f"a part of this one has no longitude and latitude in {crs.name!r}. Crop it."
+        )
+    return across, down, area
+
+
+def _slope(
+    place: Callable[[Floats, Floats], Floats], x: Floats, y: Floats, axis: int, step: float
+) -> Floats:
+    """Derivative of a place by x (axis 0) or y (axis 1), by central differences."""
+    dx, dy = (step, 0.0) if axis == 0 else (0.0, step)
+    return (place(x + dx, y + dy) - place(x - dx, y - dy)) / (2 * step)
+
+
+def _geocentric(transform: Affine, crs: pyproj.CRS) -> Callable[[Floats, Floats], Floats]:
+    """From (column, row) to metres from the Earth's centre, on the ellipsoid."""
+    geodetic, geod = crs.geodetic_crs, crs.get_geod()
+    if geodetic is None or geod is None:
+        raise SceneError(f"Areas need a CRS with an ellipsoid; {crs.name!r} has none.")
+    to_angles = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+    radians = geodetic.axis_info[0].unit_conversion_factor
+
+    def place(x: Floats, y: Floats) -> Floats:
+        angles = to_angles.transform(*_apply(transform, x, y))
+        lon, lat = (radians * np.asarray(angle) for angle in angles)
+        normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
+        across = normal * np.cos(lat)
+        up = normal * (1 - geod.es) * np.sin(lat)
+        return np.stack([across * np.cos(lon), across * np.sin(lon), up], axis=-1)
+
+    return place
+
+
+def _separate(
+    values: Floats, shape: tuple[int, int], antiderivative: tuple[bool, bool]
+) -> tuple[Floats, Floats]:
+    """Tables f, g with sum(f[i] g[i]) equal to a smooth function that is known at the nodes.
+
+    Args:
+        values: float64[nodes, nodes], at Chebyshev nodes of (column, row).
+        shape: Rows and columns of the raster.
+        antiderivative: Whether to tabulate that of f, of g.
+
+    Returns:
+        float64[terms, columns + 1] and float64[terms, rows + 1].
+    """
+    left, weight, right = np.linalg.svd(values)
+    terms = int((weight > 1e-10 * weight[0]).sum())
+    factors = (left * weight)[:, :terms], right[:terms].T
+    return tuple(  # type: ignore[return-value]
+        _tabulate(factor, size, antiderivative=whole)
+        for factor, size, whole in zip(factors, shape[::-1], antiderivative, strict=True)
+    )
+
+
+def _tabulate(factor: Floats, size: int, *, antiderivative: bool) -> Floats:
+    """float64[terms, size + 1]: Chebyshev interpolation, at 0, 1 .. size, from the nodes."""
+    series = chebyshev.chebfit(chebyshev.chebpts1(_NODES), factor, _NODES - 1)
+    if antiderivative:
+        series = chebyshev.chebint(series, scl=size / 2)
+    return np.asarray(chebyshev.chebval(np.linspace(-1, 1, size + 1), series))
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def polygonize(
+    path: str | os.PathLike[str],
+    *,
+    connectivity: Connectivity = 4,
+    code: int = 1,
+    min_area: float = 0.0,
+) -> gpd.GeoDataFrame:
+    """Polygons of a mask file, read by strips.
+
+    Args:
+        path: A raster with one uint8 band of mask codes: 0 land, 1 water, 2 obscured,
+            255 not observed.
+        connectivity: 4 keeps water that touches at a corner only apart, 8 joins it.
+        code: The mask value whose polygons are wanted.
+        min_area: Features smaller than this many square metres are left out.
+
+    Returns:
+        See `PixelPolygons.to_frame`; the CRS and the transform are the file's.
+
+    Raises:
+        SceneError: If the file cannot be read or is not a mask.
+        ConfigError: If a parameter breaks its rule.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the frame says: no CRS
+            source = rasterio.open(path)
+        with source:
+            if source.dtypes != ("uint8",):
+                raise SceneError(
+                    "A mask has one uint8 band; "
+                    f"{path} has {source.count} of type {', '.join(sorted(set(source.dtypes)))}."
+                )
+            polygons = polygonize_rows(
+                _strips(source), source.width, connectivity=connectivity, code=code
+            )
+            return polygons.to_frame(source.transform, source.crs, min_area=min_area)
+    except RasterioError as error:
+        raise SceneError(f"The mask {path} cannot be read: {error}") from error
+
+
+def _strips(source: rasterio.DatasetReader) -> Iterator[Bytes]:
+    """The rows of a raster's first band, whole blocks at a time."""
+    block = source.block_shapes[0][0]
+    height = max(1, _STRIP_PIXELS // source.width)
+    height = height // block * block if height >= block else height
+    for top in range(0, source.height, height):
+        rows = min(height, source.height - top)
+        yield source.read(1, window=Window(0, top, source.width, rows))
+
+
+_FORMATS: dict[str, Format] = {
+    ".gpkg": "gpkg",
+    ".parquet": "parquet",
+    ".geoparquet": "parquet",
+    ".fgb": "fgb",
+    ".geojson": "geojson",
+    ".json": "geojson",
+}
+
+
+def write_polygons(
+    frame: gpd.GeoDataFrame,
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,  # noqa: A002
+    overwrite: bool = False,
+) -> Path:
+    """Write polygons to a file that is either complete or not there.
+
+    The file is made in a temporary folder beside its destination, read back by its feature count,
+    and renamed. GeoPackage and FlatGeobuf have the layer "polygons"; GeoParquet is 1.1 with a
+    bounding box column; GeoJSON follows RFC 7946 (WGS 84, 7 decimals, cut at the antimeridian).
+
+    Args:
+        frame: Polygons and attributes; may be empty.
+        path: Where to write.
+        format: "gpkg", "parquet", "fgb" or "geojson"; by default from the path's suffix.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: If the format is unknown, or GeoJSON is asked for without a CRS.
+        OutputError: If the file exists and may not be replaced, or cannot be written.
+    """
+    path = Path(path)
+    kind = _format(path, format)
+    if kind == "geojson" and frame.crs is None:
+        raise ConfigError(
+            "GeoJSON is in WGS 84 (RFC 7946) and these polygons have no CRS; "
+            "give the scene one, or write gpkg, parquet or fgb."
+        )
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OutputError(f"The output {path} exists; name another one or allow overwriting.")
+    try:
+        with _beside(path) as folder:
+            draft = folder / f"polygons.{kind}"
+            _write(frame, draft, kind)
+            os.replace(draft, path)  # noqa: PTH105
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"The output {path} cannot be written: {error}") from error
+    return path
+
+
+def _format(path: Path, name: str | None) -> Format:
+    suffix = path.suffix.lower()
+    asked = suffix.removeprefix(".") if name is None else name
+    if asked in ("shp", "shapefile"):
+        raise ConfigError(
+            "Shapefiles are not written: they cut names to 10 letters, hold 2 GB, have no "
+            "true/false values and no certain CRS. Use gpkg, parquet, fgb or geojson."
+        )
+    known: Mapping[str, Format] = (
+        _FORMATS if name is None else {kind: kind for kind in _FORMATS.values()}
+    )
+    kind = known.get(suffix if name is None else name)
+    if kind is None:
+        raise ConfigError(
+            "The format is gpkg, parquet, fgb or geojson, or follows from the suffix; "
+            f"got {asked!r}."
+        )
+    return kind
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk as `path`, removed afterwards with what is left in it."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(frame: gpd.GeoDataFrame, path: Path, kind: Format) -> None:
+    """Write a file and make sure that it holds every feature."""
+    if kind == "parquet":
+        import pyarrow.parquet  # noqa: PLC0415, slow to import and rarely needed
+
+        frame.to_parquet(path, schema_version="1.1.0", write_covering_bbox=True, compression="zstd")
+        written = pyarrow.parquet.read_metadata(path).num_rows
+    else:
+        written = _write_with_gdal(frame, path, kind)
+    if written != len(frame):
+        raise OutputError(f"The file holds {written} of {len(frame)} polygons; is the disk full?")
+
+
+def _write_with_gdal(frame: gpd.GeoDataFrame, path: Path, kind: Format) -> int:
+    driver = {"gpkg": "GPKG", "fgb": "FlatGeobuf", "geojson": "GeoJSON"}[kind]
+    options = {"RFC7946": "YES"} if kind == "geojson" else {"SPATIAL_INDEX": "YES"}
+    parts = frame.geom_type.eq("MultiPolygon").any()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")  # a frame without is valid
+            pyogrio.write_dataframe(
+                frame,
+                path,
+                driver=driver,
+                layer="polygons",
+                geometry_type="MultiPolygon" if parts else "Polygon",
+                promote_to_multi=bool(parts),
+                **options,
+            )
+        if kind == "geojson":  # GDAL does not read polygons of a million corners from it
+            with path.open("rb") as lines:
+                return sum(line.startswith(b'{ "type": "Feature",') for line in lines)
+        return int(pyogrio.read_info(path, force_feature_count=True)["features"])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise OSError(str(error)) from error
