@@ -34,12 +34,17 @@ class Batch:
     """``[N, 1, h, w]`` bool, True where the pixel was observed."""
     allowed: Tensor
     """``[N, h, w]`` uint8, the set of classes the pixel can be (see ``losses``); 0 = unknown."""
+    origin: tuple[str, ...] = ()
+    """Where each window comes from, for messages."""
 
 
 class PixelSource(Protocol):
     """Where windows come from. Windows may reach over the scene's edge; what lies outside is 0."""
 
-    shape: tuple[int, int]
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Reflectance ``[C, height, width]`` float32 and allowed sets ``[height, width]`` uint8."""
@@ -97,13 +102,14 @@ class LabelledScene:
         *,
         site: str,
         weight: float = 1.0,
+        coarsest: float = math.inf,
     ) -> "LabelledScene":
         """Find where each class lies, a band of rows at a time.
 
         Raises:
             ConfigError: the scene holds no labelled pixel.
         """
-        anchors = _find_anchors(source)
+        anchors = cells_by_set(source)
         if not anchors:
             raise ConfigError(
                 f"a training scene needs labelled pixels, but {name} has none; leave it out"
@@ -111,7 +117,8 @@ class LabelledScene:
         return cls(name, site, source, tuple(present), weight, coarsest, anchors)
 
 
-def _find_anchors(source: PixelSource) -> dict[int, Tensor]:
+def cells_by_set(source: PixelSource) -> dict[int, Tensor]:
+    """Rows and columns ``[M, 2]`` of the cells that hold each allowed set but the empty one."""
     height, width = source.shape
     found: dict[int, list[Tensor]] = {}
     for row in range(0, height, _CELL):
@@ -142,6 +149,8 @@ class WindowSampler:
     zoom: tuple[float, float] = (0.6, 2.5)
     zoom_chance: float = 0.5
     site_weights: dict[str, float] = field(default_factory=dict)
+    margin: int = 0
+    """Pixels of a window's frame that the network does not predict; labels count within it only."""
 
     def __post_init__(self) -> None:
         if not self.scenes:
@@ -162,14 +171,15 @@ class WindowSampler:
         present = torch.tensor([s.present for s in scenes], device=pixels.device)
         observed = torch.stack([w[2] for w in windows])
         allowed = torch.stack([w[1] for w in windows])
-        return Batch(pixels, present, observed, allowed)
+        return Batch(pixels, present, observed, allowed, tuple(w[3] for w in windows))
 
     def _window(
         self, scene: LabelledScene, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, str]:
+        inner = slice(self.margin, self.size - self.margin)
         for _ in range(_REDRAWS):
             window = self._read(scene, self._zoom(scene, generator), generator)
-            if bool((window[1] != IGNORED).any()):
+            if bool((window[1][inner, inner] != IGNORED).any()):
                 return window
         return self._read(scene, 1.0, generator)
 
@@ -183,14 +193,15 @@ class WindowSampler:
 
     def _read(
         self, scene: LabelledScene, zoom: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, str]:
         side = max(_CELL, round(self.size * zoom))
         row, col = self._corner(scene, side, generator)
         pixels, allowed = scene.source.read(row, col, side, side)
         observed = (pixels != 0).any(0, keepdim=True)
         if side != self.size:
             pixels, observed, allowed = _resize(pixels, observed, allowed, self.size)
-        return pixels, torch.where(observed[0], allowed, IGNORED), observed
+        origin = f"{scene.name} at row {row}, column {col}, {side} pixels wide"
+        return pixels, torch.where(observed[0], allowed, IGNORED), observed, origin
 
     def _corner(
         self, scene: LabelledScene, side: int, generator: torch.Generator
@@ -200,8 +211,11 @@ class WindowSampler:
         values = [v for v in values if v.bit_count() == 1] or values
         value = values[_below(len(values), generator)]
         anchor = scene.anchors[value][_below(len(scene.anchors[value]), generator)].tolist()
+        frame = round(self.margin * side / self.size)
         corner = [
-            _inside(a - _below(side - _CELL + 1, generator), side, extent)
+            _inside(
+                a - frame - _below(max(1, side - 2 * frame - _CELL + 1), generator), side, extent
+            )
             for a, extent in zip(anchor, scene.source.shape, strict=True)
         ]
         return corner[0], corner[1]
