@@ -185,8 +185,8 @@ def _told_names(count: int, told: Sequence[str]) -> tuple[str, ...]:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Refuse two bands of one name: which of them is meant cannot be guessed."""
-    named = [name for name in names if name != "-"]
+    """Refuse two known bands of one name: which of them is meant cannot be guessed."""
+    named = [name for name in names if common_name(name)]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
         raise SceneError(
@@ -242,21 +242,25 @@ def decide_radiometry(
     count = len(scales)
     stated = any(s != 1.0 for s in scales) or any(o != 0.0 for o in offsets)
     floating = dtype.startswith("float")
-    if scale is not None or offset is not None:
-        convention = 1.0 if floating else 1e-4
-        base = scales if stated else (convention,) * count
-        return Radiometry(
-            (scale,) * count if scale is not None else tuple(base),
-            (offset,) * count if offset is not None else tuple(offsets),
-            "scale and offset as told",
-        )
-    if stated:
-        return Radiometry(tuple(scales), tuple(offsets), "scale and offset from the band metadata")
-    if dtype in {"uint8", "int8"}:
+    if scale is None and not stated and dtype in {"uint8", "int8"}:
         raise SceneError(
             f"pixels must be reflectance; {dtype} without a scale is a picture made for display. "
             f"Use the product itself, or give --scale and --offset if these are reflectances."
         )
+    if scale is not None or offset is not None:
+        convention = 1.0 if floating else 1e-4
+        base = tuple(scales) if stated else (convention,) * count
+        told = {"scale": scale is not None, "offset": offset is not None}
+        rest = "band metadata" if stated else "convention"
+        return Radiometry(
+            base if scale is None else (scale,) * count,
+            tuple(offsets) if offset is None else (offset,) * count,
+            " and ".join(name for name, given in told.items() if given)
+            + " as told"
+            + "".join(f", {name} from {rest}" for name, given in told.items() if not given),
+        )
+    if stated:
+        return Radiometry(tuple(scales), tuple(offsets), "scale and offset from the band metadata")
     if floating:
         return Radiometry(
             (1.0,) * count,

@@ -44,7 +44,7 @@ class Axis:
     def touching(self, start: int, stop: int) -> range:
         """Indices of the windows that hold a pixel of ``start <= pixel < stop``."""
         first = bisect_right(self.starts, start - self.tile)
-        return range(first, bisect_left(self.starts, stop))
+        return range(first, bisect_left(self.starts, stop) if start < stop else first)
 
 
 @dataclass(frozen=True)
