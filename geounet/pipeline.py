@@ -385,33 +385,24 @@ def _mirror(row: _WindowRow, job: Job, first: int, stop: int) -> _WindowRow:
     )
 
 
-def _ahead(items: Generator[_T], depth: int = 1) -> Generator[_T]:
-    """Run a generator in a thread of its own, at most ``depth`` finished items ahead.
+def _ahead(items: Generator[_T]) -> Generator[_T]:
+    """Run a generator in a thread of its own, one item ahead and no more.
 
-    Its errors are raised here. Closing this generator stops the thread and waits for it.
+    The next item is begun when the last one is taken. Errors are raised here. Closing this
+    generator stops the thread and waits for it.
     """
     done = object()
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    room = threading.Semaphore(1)
     stop = threading.Event()
-
-    def offer(item: object) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
 
     def work() -> None:
         try:
             with closing(items):
-                for item in items:
-                    offer(item)
-                    if stop.is_set():
-                        return
-            offer(done)
+                while room.acquire() and not stop.is_set():
+                    ready.put(next(items, done))
         except BaseException as error:  # noqa: BLE001 - raised again by the reader of the queue
-            offer(error)
+            ready.put(error)
 
     thread = threading.Thread(target=work, name="geounet-read", daemon=True)
     thread.start()
@@ -419,9 +410,11 @@ def _ahead(items: Generator[_T], depth: int = 1) -> Generator[_T]:
         while (item := ready.get()) is not done:
             if isinstance(item, BaseException):
                 raise item
+            room.release()
             yield item
     finally:
         stop.set()
+        room.release()
         thread.join()
 
 

@@ -110,8 +110,10 @@ class Scene:
     @contextmanager
     def open(self, *, rows: int = 512) -> Iterator[SceneReader]:
         """Open the scene for one thread; ``rows`` is about how many are read at a time."""
+        # Rows that do not begin at a block's edge touch one row of blocks more than they fill.
+        blocks = -(-rows // self.block[0]) + 1
         row_bytes = len(self.bands) * self.grid.width * np.dtype(self.dtype).itemsize
-        wanted = int(1.25 * row_bytes * (rows + 2 * self.block[0]))
+        wanted = int(1.1 * row_bytes * blocks * self.block[0])
         cache = min(max(wanted, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         with ExitStack() as stack:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
