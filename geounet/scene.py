@@ -160,7 +160,8 @@ class SceneReader:
         Args:
             window: the pixels.
             indexes: bands, 0-based in file order.
-            out: array of the scene's type to read into [bands, height, width].
+            out: array of the scene's type to read into [bands, height, width]; a smaller one takes
+                pixels spread evenly over the window, from an overview where there is one.
 
         Raises:
             SceneError: the file is damaged or went away.
@@ -168,7 +169,11 @@ class SceneReader:
         area = RasterWindow(window.col, window.row, window.width, window.height)
         try:
             dn = self._dataset.read([i + 1 for i in indexes], window=area, out=out)
-            mask = self._dataset.read_masks(1, window=area) if self._scene.masked else None
+            mask = (
+                self._dataset.read_masks(1, window=area, out_shape=dn.shape[1:])
+                if self._scene.masked
+                else None
+            )
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"cannot read rows {window.row} to {window.row + window.height} of "
