@@ -57,17 +57,21 @@ class Grid:
 
         With a CRS it is measured on the ellipsoid (Karney 2013, doi:10.1007/s00190-012-0578-z) at
         33 rows of the scene's middle column and interpolated between them, so that it is right in
-        a geographic or a conformal CRS too. Without one, CRS units are taken as metres.
+        a geographic or a conformal CRS too. A local CRS is flat, in its own units; without a CRS
+        units are taken as metres.
         """
         if self.crs is None:
             return np.full(self.height, abs(self.transform.determinant))
+        crs = pyproj.CRS.from_wkt(self.crs.to_wkt(version="WKT2_2019"))
+        if crs.geodetic_crs is None:
+            unit = crs.axis_info[0].unit_conversion_factor
+            return np.full(self.height, abs(self.transform.determinant) * unit**2)
         at = np.linspace(0.5, self.height - 0.5, min(self.height, 33))
         corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
         cols = self.width / 2 + corners[:, 0] + np.zeros((len(at), 1))
         rows = at[:, None] + corners[:, 1]
         a, b, c, d, e, f, *_ = self.transform
         x, y = a * cols + b * rows + c, d * cols + e * rows + f
-        crs = pyproj.CRS.from_wkt(self.crs.to_wkt())
         to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
         geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
         lon, lat = to_lonlat.transform(x, y)
@@ -189,8 +193,9 @@ def observed(dn: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """Which pixels were observed: bool [height, width].
 
     Not observed is a pixel that is 0 in every band, whatever the file calls nodata; one with NaN
-    in any band; and one that holds the nodata value in any band, unless that value is 0: a single
-    dark band may be 0 over deep water, and only all of them together say that nothing was seen.
+    or infinity in any band; and one that holds the nodata value in any band, unless that value is
+    0: a single dark band may be 0 over deep water, and only all of them together say that nothing
+    was seen.
 
     Args:
         dn: numbers as stored [bands, height, width].
@@ -203,7 +208,7 @@ def observed(dn: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
         valid |= band != 0
     if np.issubdtype(dn.dtype, np.floating):
         for band in dn:
-            valid &= ~np.isnan(band)
+            valid &= np.isfinite(band)
     if nodata:
         for band in dn:
             valid &= band != nodata
@@ -253,9 +258,7 @@ def open_scene(
     """
     uri = str(uri)
     with _open_dataset(uri) as source:
-        names = name_bands(source.count, source.descriptions, bands)
-        alpha = tuple(kind.name == "alpha" for kind in source.colorinterp)
-        names = tuple("-" if is_alpha else n for n, is_alpha in zip(names, alpha, strict=True))
+        names = _name_bands(source, bands)
         scene = Scene(
             uri=uri,
             grid=Grid(source.crs, source.transform, source.width, source.height),
@@ -274,6 +277,17 @@ def open_scene(
             )
     _warn_of_assumptions(scene)
     return scene
+
+
+def _name_bands(source: rasterio.DatasetReader, told: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of all bands; an alpha band is no band of the sensor and goes by ``-``."""
+    alpha = [kind.name == "alpha" for kind in source.colorinterp]
+    if told is not None:
+        named = zip(name_bands(source.count, told=told), alpha, strict=True)
+        return tuple("-" if is_alpha else name for name, is_alpha in named)
+    texts = [t for t, is_alpha in zip(source.descriptions, alpha, strict=True) if not is_alpha]
+    names = iter(name_bands(len(texts), texts))
+    return tuple("-" if is_alpha else next(names) for is_alpha in alpha)
 
 
 def _warn_of_assumptions(scene: Scene) -> None:

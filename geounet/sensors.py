@@ -236,12 +236,15 @@ def decide_radiometry(
         offset: what the user says, for all bands, in units of reflectance.
 
     Raises:
-        SceneError: 8-bit numbers without a scale: a picture made for display, not reflectance.
+        SceneError: 8-bit numbers without a scale (a picture made for display, not reflectance), or
+            complex ones.
         ConfigError: a scale that is not a positive number.
     """
     count = len(scales)
     stated = any(s != 1.0 for s in scales) or any(o != 0.0 for o in offsets)
     floating = dtype.startswith("float")
+    if dtype.startswith("complex"):
+        raise SceneError(f"pixels must be reflectance; got {dtype}. Use an optical product.")
     if scale is None and not stated and dtype in {"uint8", "int8"}:
         raise SceneError(
             f"pixels must be reflectance; {dtype} without a scale is a picture made for display. "
