@@ -58,6 +58,9 @@ def make_raster(tmp_path: Path) -> MakeRaster:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             shape = {"count": count, "height": height, "width": width, "dtype": data.dtype}
             with rasterio.open(path, "w", **shape, **profile) as file:
+                if alpha:
+                    rest = (ColorInterp.undefined,) * (count - 2)
+                    file.colorinterp = (ColorInterp.gray, *rest, ColorInterp.alpha)
                 file.write(data)
                 for i, text in enumerate(descriptions, start=1):
                     if text:
@@ -68,12 +71,6 @@ def make_raster(tmp_path: Path) -> MakeRaster:
                     file.offsets = (offset,) * count
                 if mask is not None:
                     file.write_mask(mask)
-                if alpha:
-                    file.colorinterp = (
-                        (ColorInterp.gray,)
-                        + (ColorInterp.undefined,) * (count - 2)
-                        + (ColorInterp.alpha,)
-                    )
         return path
 
     return make

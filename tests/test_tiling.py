@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,18 +20,18 @@ def test_windows_cover_the_axis_and_end_flush(axis):
     starts = axis.starts
     assert starts[0] == 0
     assert starts[-1] + axis.tile == axis.size
-    assert all(b - a <= axis.tile for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= axis.tile for a, b in pairwise(starts))
 
 
 @given(axes())
 def test_windows_rise_and_overlap_at_least_as_asked(axis):
-    steps = [b - a for a, b in zip(axis.starts, axis.starts[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(axis.starts)]
     assert all(0 < step <= axis.tile - axis.overlap for step in steps)
 
 
 @given(axes())
 def test_windows_are_evenly_spread(axis):
-    steps = [b - a for a, b in zip(axis.starts, axis.starts[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(axis.starts)]
     assert not steps or max(steps) - min(steps) <= 1
 
 
