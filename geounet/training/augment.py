@@ -504,10 +504,11 @@ class Atmosphere:
 
 @dataclass(frozen=True)
 class SensorNoise:
-    """Noise of the detector, bands a pixel out of place, and bands of a coarser native resolution."""
+    """Noise of the detector, 8-bit steps of older sensors, and bands of a coarser native resolution."""
 
     wavelengths: tuple[float, ...]
     chance: float = 0.4
+    coarse_chance: float = 0.1
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Blur, shift and roughen some windows."""
@@ -517,6 +518,10 @@ class SensorNoise:
             sigma = _uniform(0.0002, 0.004, len(index), generator)
             noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
             _write(batch, index, pixels + sigma * noise)
+        index = _chosen(batch, self.coarse_chance, generator)
+        if len(index):
+            step = _uniform(0.001, 0.006, len(index), generator)
+            _write(batch, index, (batch.pixels[index] / step).round() * step)
         self._blur(batch, _chosen(batch, 0.5 * self.chance, generator), generator)
 
     def _blur(self, batch: Batch, index: Tensor, generator: torch.Generator) -> None:

@@ -160,11 +160,11 @@ class WindowSampler:
         shares = [
             s.weight / totals[s.site] * self.site_weights.get(s.site, 1.0) for s in self.scenes
         ]
-        self._shares = torch.tensor(shares, dtype=torch.float64)
+        self.shares = torch.tensor(shares, dtype=torch.float64)
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch. ``generator`` lives on the CPU; the same state gives the same windows."""
-        picks = torch.multinomial(self._shares, self.batch, replacement=True, generator=generator)
+        picks = torch.multinomial(self.shares, self.batch, replacement=True, generator=generator)
         scenes = [self.scenes[i] for i in picks.tolist()]
         windows = [self._window(scene, generator) for scene in scenes]
         pixels = torch.stack([w[0] for w in windows])

@@ -1,17 +1,19 @@
 """The training loop: weights' moving average, mixed precision, a budget, checkpoints, exact resume."""
 
 import math
-import os
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
-from geounet.errors import ConfigError, ModelError
+from geounet.errors import ConfigError, ModelError, OutputError
 from geounet.model import Segmenter
 from geounet.training.augment import Augmentation
 from geounet.training.dataset import Batch
@@ -28,6 +30,9 @@ class Sampler(Protocol):
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of logits ``[N, K, h, w]`` and allowed sets ``[N, h, w]``."""
 
+_FORMAT = 1
+"""Of checkpoints."""
+
 
 @dataclass(frozen=True)
 class LoopConfig:
@@ -36,25 +41,40 @@ class LoopConfig:
     steps: int = 4000
     minutes: float | None = None
     """Wall-clock budget; where it ends before ``steps``, the rate falls with the clock instead."""
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     rate: float = 2e-3
-    """Peak learning rate of AdamW; it rises over ``warmup`` and falls as a half cosine to 1%."""
+    """Peak learning rate."""
+    schedule: Literal["cosine", "onecycle", "plateau", "constant"] = "cosine"
+    """How the rate goes on after ``warmup`` (`learning_rate`)."""
     warmup: int = 100
+    """Steps of a linear rise; ``onecycle`` has a rise of its own."""
+    plateau_factor: float = 0.5
+    """What ``plateau`` multiplies the rate by."""
+    plateau_patience: int = 3
+    """Validations in a row without a gain before it does so."""
+    momentum: float = 0.99
+    """Of ``sgd``."""
     weight_decay: float = 0.02
     average: float = 0.998
     """Decay of the weights' moving average, per step; smaller in the first steps."""
     clip: float = 2.0
     """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
     seed: int = 0
     mixed: bool = True
     """bfloat16 where that is safe; weights and their average stay float32."""
     report_every: int = 50
     save_every: int = 500
+    validate_every: int = 500
+    patience: int | None = None
+    """Validations in a row without a gain after which it stops early; None never does."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.rate <= 0 or not 0 <= self.average < 1:
+        if min(self.steps, self.accumulate) < 1 or self.rate <= 0 or not 0 <= self.average < 1:
             raise ConfigError(
-                "training needs steps >= 1, rate > 0 and 0 <= average < 1, "
-                f"but got {self.steps}, {self.rate} and {self.average}"
+                "training needs steps >= 1, accumulate >= 1, rate > 0 and 0 <= average < 1, but "
+                f"got {self.steps}, {self.accumulate}, {self.rate} and {self.average}"
             )
 
 
@@ -74,7 +94,19 @@ class Progress:
 class Trainer:
     """Trains a network's weights on what a sampler draws.
 
-    The averaged weights are the result: `averaged` puts them into the network.
+    The averaged weights are the result: `averaged` puts them into the network. Several processes
+    that `torch.distributed` joined train one network together, each on batches of its own.
+
+    Args:
+        network: what is trained.
+        sampler: draws batches.
+        loss: what is made small.
+        config: how long and how fast.
+        augment: changes batches before they are learned.
+        device: where to compute.
+        checkpoint: file to save to every ``save_every`` steps.
+        validate: a score of the network with its averaged weights, the higher the better.
+        on_best: called with that network whenever its score is the best so far.
     """
 
     def __init__(
@@ -87,40 +119,71 @@ class Trainer:
         augment: Augmentation | None = None,
         device: torch.device | str = "cpu",
         checkpoint: Path | None = None,
+        validate: Callable[[Segmenter], float] | None = None,
+        on_best: Callable[[Segmenter], None] | None = None,
     ) -> None:
         self.config, self._sampler, self._loss, self._augment = config, sampler, loss, augment
         self.device = torch.device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self._optimiser = torch.optim.AdamW(
-            _parameter_groups(network, config.weight_decay), lr=config.rate
-        )
+        self._optimiser = _optimiser(network, config)
         self._shadow = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self._windows = torch.Generator().manual_seed(config.seed)
-        self._noise = torch.Generator(self.device).manual_seed(config.seed + 1)
-        self._checkpoint = checkpoint
+        seed = config.seed + 1000 * rank()
+        self._windows = torch.Generator().manual_seed(seed)
+        self._noise = torch.Generator(self.device).manual_seed(seed + 1)
+        self._checkpoint, self._validate, self._on_best = checkpoint, validate, on_best
         self.step, self._seconds = 0, 0.0
+        self.best, self._stale, self._drops = -math.inf, 0, 0
+        """Best score, validations since, and how often ``plateau`` lowered the rate."""
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> None:
-        """Train until the budget is spent, from wherever a checkpoint left off.
+        """Train until the budget is spent or gains stay away, from where a checkpoint left off.
 
         Raises:
-            ModelError: the loss is no longer a number; the last checkpoint holds the state before.
+            ModelError: the loss is no longer a number; the last checkpoint holds a state before.
+            OutputError: a checkpoint cannot be written.
         """
         self.network.train()
         began, losses = time.monotonic() - self._seconds, []
-        while (fraction := self._fraction()) < 1:
-            rate = self._rate(fraction)
+        while (fraction := _agree(self._fraction(), self.device)) < 1 and not self.stopped:
+            rate = learning_rate(self.config, self.step, fraction, self._drops)
             losses.append(self._learn(rate))
             self.step += 1
             self._seconds = time.monotonic() - began
-            if self.step % self.config.report_every == 0 or self._fraction() >= 1:
-                mean = float(torch.stack(losses).mean())
+            over = _agree(self._fraction(), self.device) >= 1
+            if over or self.step % self.config.report_every == 0:
+                mean = sum(losses) / len(losses)
                 losses.clear()
-                self._check(mean)
                 if on_progress:
                     on_progress(Progress(self.step, self._fraction(), mean, rate, self._seconds))
-            if self._checkpoint and self.step % self.config.save_every == 0:
+            if over or self.step % self.config.validate_every == 0:
+                self._judge()
+            if self._checkpoint and (over or self.step % self.config.save_every == 0):
                 self.save(self._checkpoint)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether gains have stayed away for too long."""
+        return self.config.patience is not None and self._stale >= self.config.patience
+
+    def _judge(self) -> None:
+        if not self._validate:
+            return
+        with self._averaged_for_now() as network:
+            score = _agree(self._validate(network), self.device)
+            if score > self.best:
+                self.best, self._stale = score, 0
+                if self._on_best and rank() == 0:
+                    self._on_best(network)
+            else:
+                self._stale += 1
+                self._drops += self._stale % self.config.plateau_patience == 0
+
+    @contextmanager
+    def _averaged_for_now(self) -> Iterator[Segmenter]:
+        own = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        yield self.averaged()
+        self.network.load_state_dict(own)
+        self.network.train()
 
     def averaged(self) -> Segmenter:
         """The network with its averaged weights, ready to predict."""
@@ -128,56 +191,79 @@ class Trainer:
         return self.network.eval()
 
     def save(self, path: Path) -> None:
-        """Write everything that `resume` needs; the file appears whole or not at all."""
+        """Write everything that `resume` needs; the file appears whole or not at all.
+
+        Of several processes the first writes, and all must call this.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        generators = _gather((self._windows.get_state(), self._noise.get_state(), _random_state()))
         state = {
+            "format": _FORMAT,
             "config": asdict(self.config),
             "network": self.network.state_dict(),
             "average": self._shadow,
             "optimiser": self._optimiser.state_dict(),
-            "generators": (self._windows.get_state(), self._noise.get_state()),
+            "generators": generators,
+            "judged": (self.best, self._stale, self._drops),
             "step": self.step,
             "seconds": self._seconds,
         }
-        part = path.with_name(f".{path.name}.part")
-        torch.save(state, part)
-        os.replace(part, path)
+        if rank() == 0:
+            _write_whole(path, state)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint: the same steps follow as if it had never stopped.
 
         Raises:
-            ModelError: the checkpoint belongs to another network.
+            ModelError: it is no checkpoint, of another network, optimiser or number of processes.
         """
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        state = _read_whole(path, self.device)
         try:
             self.network.load_state_dict(state["network"])
-        except RuntimeError as error:
+            self._optimiser.load_state_dict(state["optimiser"])
+            windows, noise, random = state["generators"][rank()]
+            self._windows.set_state(windows.cpu())
+            self._noise.set_state(noise.cpu())
+            _set_random_state(random)
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise ModelError(
-                f"a checkpoint must come from the same network, but {path} does not fit; "
-                "start anew or give the architecture it was trained with"
+                f"a checkpoint must come from the same network, optimiser and number of "
+                f"processes, but {path} does not fit ({str(error).splitlines()[0]}); start anew "
+                f"or give the settings it was trained with"
             ) from error
         self._shadow = state["average"]
-        self._optimiser.load_state_dict(state["optimiser"])
-        windows, noise = state["generators"]
-        self._windows.set_state(windows.cpu())
-        self._noise.set_state(noise.cpu())
         self.step, self._seconds = state["step"], state["seconds"]
+        self.best, self._stale, self._drops = state["judged"]
 
-    def _learn(self, rate: float) -> Tensor:
+    def _learn(self, rate: float) -> float:
+        """One step; its loss."""
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        batch = self._sampler.draw(self._windows)
+        self._optimiser.zero_grad(set_to_none=True)
+        batches = [self._draw() for _ in range(self.config.accumulate)]
+        losses = [self._add_gradient(batch) for batch in batches]
+        self._check([float(loss) for loss in losses], batches, "loss")
+        _share_gradients(self.network)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self._check([float(norm)], batches, "gradient")
+        self._optimiser.step()
+        self._follow()
+        return float(torch.stack(losses).mean())
+
+    def _draw(self) -> Batch:
+        batch = on_device(self._sampler.draw(self._windows), self.device)
         if self._augment:
             self._augment(batch, self._noise)
+        return batch
+
+    def _add_gradient(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed):
             gain = batch.present.float()
             logits = self.network(batch.pixels, gain, torch.zeros_like(gain), batch.observed)
-        loss = self._loss(logits.float(), batch.allowed)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self._optimiser.step()
-        self._follow()
+        loss = self._loss(logits.float(), centre(batch.allowed, logits))
+        (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     @torch.no_grad()
@@ -193,17 +279,202 @@ class Trainer:
         by_clock = self._seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
         return min(1.0, max(self.step / self.config.steps, by_clock))
 
-    def _rate(self, fraction: float) -> float:
-        rise = min(1.0, (self.step + 1) / max(1, self.config.warmup))
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction))
-        return self.config.rate * rise * fall
+    def _check(self, values: list[float], batches: list[Batch], what: str) -> None:
+        """Stop before a step that would spoil the weights; all processes together."""
+        good = [math.isfinite(value) for value in values]
+        if _agree(float(not all(good)), self.device) == 0:
+            return
+        spoilt = batches[good.index(False)].origin if False in good else ("another process",)
+        raise ModelError(
+            f"the {what} must stay a number, but it is not at step {self.step + 1}, in the batch of "
+            f"{'; '.join(spoilt) or 'unnamed windows'}. The last checkpoint holds a state before. "
+            f"Lower the learning rate or look for broken pixels there"
+        )
 
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise ModelError(
-                f"the loss must stay a number, but it is {loss} at step {self.step}; "
-                "lower the learning rate or look for broken pixels in the data"
-            )
+
+def learning_rate(config: LoopConfig, step: int, fraction: float, drops: int = 0) -> float:
+    """The learning rate of a step.
+
+    ``cosine`` falls to 1% as half a wave. ``onecycle`` rises from 1/25 over 0.3 of the budget and
+    falls to next to nothing, both as half waves (Smith and Topin 2017, arXiv:1708.07120, in the
+    form of torch's ``OneCycleLR``). ``plateau`` falls by a factor whenever gains stay away.
+
+    Args:
+        config: the schedule.
+        step: steps done.
+        fraction: of the budget that is spent, 0 to 1.
+        drops: how often gains have stayed away.
+    """
+
+    def wave(start: float, end: float, share: float) -> float:
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    match config.schedule:
+        case "cosine":
+            return config.rate * rise * wave(1, 0.01, fraction)
+        case "onecycle" if fraction < 0.3:
+            return config.rate * wave(1 / 25, 1, fraction / 0.3)
+        case "onecycle":
+            return config.rate * wave(1, 1 / 25e4, (fraction - 0.3) / 0.7)
+        case "plateau":
+            return config.rate * rise * config.plateau_factor**drops
+        case "constant":
+            return config.rate * rise
+
+
+def centre(labels: Tensor, logits: Tensor) -> Tensor:
+    """The part of labels ``[N, H, W]`` that logits ``[N, K, h, w]`` are about."""
+    (height, width), (h, w) = labels.shape[-2:], logits.shape[-2:]
+    top, left = (height - h) // 2, (width - w) // 2
+    return labels[..., top : top + h, left : left + w]
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    return Batch(
+        batch.pixels.to(device, non_blocking=True),
+        batch.present.to(device, non_blocking=True),
+        batch.observed.to(device, non_blocking=True),
+        batch.allowed.to(device, non_blocking=True),
+        batch.origin,
+    )
+
+
+def checkpoint_gradients(network: nn.Module) -> None:
+    """Make the network's blocks forget what they computed, and compute it again going backward.
+
+    Memory for a third more time (Chen et al. 2016, arXiv:1604.06174). A block is the outermost
+    member of a sequence or list of modules that holds more than one convolution. Running means of
+    batch normalisation are moved once, as without this.
+    """
+    for module in network.children():
+        if isinstance(module, nn.ModuleList | nn.Sequential):
+            for block in module:
+                if sum(isinstance(m, nn.Conv2d) for m in block.modules()) > 1:
+                    _forget(block)
+                else:
+                    checkpoint_gradients(block)
+        else:
+            checkpoint_gradients(module)
+
+
+def _forget(block: nn.Module) -> None:
+    inner = block.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        if not (block.training and torch.is_grad_enabled()):
+            return inner(*args, **options)
+        return recompute(inner, *args, use_reentrant=False, context_fn=contexts, **options)
+
+    @contextmanager
+    def still() -> Iterator[None]:
+        norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001
+        before = [m.momentum for m in norms]
+        for m in norms:
+            m.momentum = 0.0
+        yield
+        for m, momentum in zip(norms, before, strict=True):
+            m.momentum = momentum
+
+    @contextmanager
+    def plain() -> Iterator[None]:
+        yield
+
+    def contexts() -> tuple[Any, Any]:
+        return plain(), still()
+
+    block.forward = forward
+
+
+def _optimiser(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    groups = _parameter_groups(network, config.weight_decay)
+    match config.optimiser:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.rate)
+        case "adam":
+            return torch.optim.Adam(groups, lr=config.rate)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=config.rate, momentum=config.momentum)
+
+
+def _write_whole(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        torch.save(state, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"a checkpoint must be writable: {path}: {error}. The one before is still whole; free "
+            f"some space and run again to go on from it."
+        ) from error
+
+
+def _read_whole(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"a checkpoint must be a whole file: {path}: {str(error).splitlines()[0]}; "
+            f"delete it to start anew"
+        ) from error
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != _FORMAT:
+        raise ModelError(
+            f"a checkpoint must be of this geounet's format {_FORMAT}, but {path} is of {found}: "
+            f"it comes from other code; delete it to start anew"
+        )
+    return dict(state)
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    """State of torch's own generators, which dropout draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all()
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0].cpu())
+    torch.cuda.set_rng_state_all([s.cpu() for s in state[1]])
+
+
+def _gather(value: Any) -> list[Any]:
+    """Every process's value, in order of rank."""
+    if not distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def rank() -> int:
+    """This process's number among those that train together; 0 where there is one alone."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _share_gradients(network: torch.nn.Module) -> None:
+    """Average the gradients over the processes that train together.
+
+    On a busy machine one thread in each of several processes is much faster than several threads in
+    one: they wait for each other once a step and not in every layer.
+    """
+    if not distributed.is_initialized():
+        return
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _agree(value: float, device: torch.device) -> float:
+    """The largest value of any process, so that all decide alike."""
+    if not distributed.is_initialized():
+        return value
+    shared = torch.tensor([value], dtype=torch.float32, device=device)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return float(shared)
 
 
 def _parameter_groups(network: torch.nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,90 @@
+"""Losses of partial labels against the formulas they stand for."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from geounet.training.losses import (
+    PartialCrossEntropy,
+    PartialDice,
+    PartialLabelLoss,
+    allowed_log_probability,
+    is_informative,
+)
+
+LOGITS = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+CLASSES = torch.randint(3, (2, 5, 7), generator=torch.Generator().manual_seed(1))
+SINGLE = (1 << CLASSES).to(torch.uint8)
+
+
+def test_a_set_of_one_class_is_cross_entropy():
+    torch.testing.assert_close(
+        PartialCrossEntropy()(LOGITS, SINGLE), functional.cross_entropy(LOGITS, CLASSES)
+    )
+
+
+def test_a_set_of_two_classes_is_the_log_of_their_sum():
+    allowed = torch.full((2, 5, 7), 0b101, dtype=torch.uint8)
+    p = LOGITS.softmax(1)
+    torch.testing.assert_close(
+        PartialCrossEntropy()(LOGITS, allowed), -(p[:, 0] + p[:, 2]).log().mean()
+    )
+
+
+@pytest.mark.parametrize("nothing", [0b000, 0b111])
+def test_empty_and_full_sets_say_nothing(nothing):
+    allowed = torch.full((2, 5, 7), nothing, dtype=torch.uint8)
+    logits = LOGITS.clone().requires_grad_()
+    loss = PartialCrossEntropy(0.2)(logits, allowed)
+    loss.backward()
+    assert loss == 0
+    assert not logits.grad.any()
+    assert not is_informative(allowed, 3).any()
+
+
+def test_unknown_pixels_do_not_change_the_mean():
+    mixed = SINGLE.clone()
+    mixed[:, ::2] = 0
+    part = PartialCrossEntropy()(LOGITS[:, :, 1::2], SINGLE[:, 1::2])
+    torch.testing.assert_close(PartialCrossEntropy()(LOGITS, mixed), part)
+
+
+def test_generalised_form_is_bounded_and_tends_to_cross_entropy():
+    wrong = torch.tensor([-40.0, 40.0, 0.0]).view(1, 3, 1, 1)
+    land = torch.ones(1, 1, 1, dtype=torch.uint8)
+    assert PartialCrossEntropy(0.25)(wrong, land) == pytest.approx(4.0)
+    torch.testing.assert_close(
+        PartialCrossEntropy(1e-4)(LOGITS, SINGLE),
+        PartialCrossEntropy()(LOGITS, SINGLE),
+        rtol=1e-3,
+        atol=0,
+    )
+
+
+def test_gradients_stay_finite_where_an_allowed_class_is_impossible():
+    logits = torch.tensor([-200.0, 200.0, 0.0]).view(1, 3, 1, 1).requires_grad_()
+    PartialLabelLoss()(logits, torch.full((1, 1, 1), 0b101, dtype=torch.uint8)).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_log_probability_of_any_class_is_zero():
+    full = torch.full((2, 5, 7), 0b111, dtype=torch.uint8)
+    assert not allowed_log_probability(LOGITS, full).any()
+
+
+def test_dice_against_the_formula_and_its_ends():
+    water = (SINGLE == 2).float()
+    p = LOGITS.softmax(1)[:, 1]
+    expected = 1 - (2 * (p * water).sum() + 10) / (p.sum() + water.sum() + 10)
+    torch.testing.assert_close(PartialDice()(LOGITS, SINGLE), expected)
+    sure = 100.0 * functional.one_hot(CLASSES, 3).permute(0, 3, 1, 2).float()
+    assert PartialDice()(sure, SINGLE) == pytest.approx(0, abs=1e-6)
+
+
+def test_dice_counts_not_water_and_leaves_out_the_undecided():
+    water = torch.tensor([0.0, 100.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
+    dice = PartialDice(smooth=1.0)
+    not_water = torch.tensor([[[0b101, 0b101]]], dtype=torch.uint8)
+    undecided = torch.tensor([[[0b011, 0b111]]], dtype=torch.uint8)
+    assert dice(water, not_water) == pytest.approx(1 - 1 / 3)
+    assert dice(water, undecided) == pytest.approx(0)
