@@ -47,6 +47,8 @@ _FALSE, _MISSED, _OBSCURED = (203, 24, 29), (254, 178, 24), (140, 140, 140)
 _OUTLINE, _VEIL = (255, 221, 0), (231, 41, 138)
 _HATCH = ((244, 244, 244), (222, 222, 222))
 _GAP = 8
+_MIDDLE = 1 / 3
+"""Least median of a picture's brightness."""
 
 
 # -- pixels ----------------------------------------------------------------------------------------
@@ -57,7 +59,7 @@ def composite(
 ) -> NDArray[np.uint8]:
     """A scene as people see it: RGB uint8 [height, width, 3], what was not observed hatched.
 
-    Each band is stretched from its 2nd to its 98th percentile.
+    Each band is stretched from its 2nd to its 98th percentile, and a dark picture is lifted.
 
     Args:
         scene: the scene.
@@ -71,8 +73,7 @@ def composite(
     bands = [_stand_in(scene, name) for name in _choose(scene, kind)]
     values = _read_thinned(scene, bands, shape or scene.grid.shape)
     seen = ~np.isnan(values[0])
-    rgb = np.stack([_stretch(band, seen) for band in values], axis=-1)
-    return np.where(seen[..., None], rgb, _hatch(seen.shape))
+    return np.where(seen[..., None], _stretch(values), _hatch(seen.shape))
 
 
 def _choose(scene: Scene, kind: str | None) -> tuple[str, str, str]:
@@ -107,13 +108,20 @@ def _read_thinned(
     return np.where(tile.valid, tile.dn.astype(np.float32) * scale + offset, np.float32("nan"))
 
 
-def _stretch(values: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """2nd to 98th percentile of what was observed → 0 to 255."""
+def _stretch(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Bands [3, h, w] → RGB [h, w, 3]: 2nd to 98th percentile of each band → 0 to 255.
+
+    Where that leaves the middle of the picture darker than a third, as clouds do, it is lifted to
+    there by one power for all bands.
+    """
+    seen = ~np.isnan(values[0])
     if not seen.any():
-        return np.zeros(values.shape, np.uint8)
-    low, high = np.percentile(values[seen], [2, 98])
-    scaled = (np.nan_to_num(values) - low) / max(high - low, 1e-6)
-    return np.asarray(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8))
+        return np.zeros((*seen.shape, 3), np.uint8)
+    low, high = np.percentile(values[:, seen], [2, 98], axis=1)[..., None, None]
+    scaled = np.clip((np.nan_to_num(values) - low) / np.maximum(high - low, 1e-6), 0, 1)
+    middle = min(max(float(np.median(scaled[:, seen])), 0.01), _MIDDLE)
+    lifted = scaled ** (math.log(_MIDDLE) / math.log(middle))
+    return np.asarray(np.round(np.moveaxis(lifted, 0, -1) * 255).astype(np.uint8))
 
 
 def _hatch(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -347,7 +355,8 @@ _NOTES = """
 <li>Intervals hold {confidence:.0%} of {replicates} bootstrap draws (seed {seed}): of blocks of
   pixels within a scene, of scenes for the overall figures. With few scenes the latter say little.
 </li>
-<li>n/a: the scene lacks the bands. A dash: the figure is not defined, for want of water or shore.</li>
+<li>n/a: the scene lacks the bands. A dash: the figure is not defined, for want of water
+  or shore.</li>
 </ul>
 """
 
