@@ -3,8 +3,9 @@
     python pipelines/train_default.py DATA --output model.safetensors
 
 ``DATA`` holds ``train/`` (and ``valid/``, used for the temperature and the report only): scenes
-``NAME.tif`` of reflectance x 10000 with named bands, and ``NAME.label.tif`` with the bands consensus
-(1 water, 0 land, 255 unknown) and teacher_class (0 cloud shadow, 1 water, 2 snow, 3 land, 4 cloud).
+``NAME.tif`` of reflectance x 10000 with named bands, and ``NAME.label.tif`` with the bands
+consensus (1 water, 0 land, 255 unknown) and teacher_class (0 cloud shadow, 1 water, 2 snow, 3 land,
+4 cloud).
 """
 
 import argparse
@@ -26,8 +27,8 @@ from geounet.model import (
     Normalisation,
     Segmenter,
     build_network,
-    load_model,
     default_bands,
+    load_model,
     save_model,
 )
 from geounet.sensors import SENSORS, common_name
@@ -67,8 +68,8 @@ CLOUDY = {
     "ship_219024604_2022-08-25",
     "taylorsville_L8",
 }
-"""Scenes with real clouds, by eye. In the others the teacher's clouds are sand, roofs and wakes, and
-its shadows are dark water and dark ground."""
+"""Scenes with real clouds, by eye. In the others the teacher's clouds are sand, roofs and wakes,
+and its shadows are dark water and dark ground."""
 SNOWY = {"terramind_609U_541L_3_0"}
 LEFT_OUT = {"poland_699"}
 """Licence not stated; so is that of the folder ``cellula``, which is not read."""
@@ -318,7 +319,7 @@ def make_spec(normalisation: Normalisation) -> ModelSpec:
 def predict_logits(
     network: Segmenter, scene: RawScene, keep: Sequence[int] | None = None
 ) -> torch.Tensor:
-    """Logits ``[classes, h, w]`` of a whole small scene, as if it had only the bands in ``keep``."""
+    """Logits ``[classes, h, w]`` of a whole small scene, with only the bands in ``keep``."""
     present = torch.tensor(scene.present)
     pixels = torch.from_numpy(scene.pixels).clone()
     if not present[8] and present[7] and keep and 8 in keep:

@@ -1,9 +1,9 @@
 """Augmentations in reflectance: what the sky, the ground and the sensor can do to the same place.
 
-Each works on a whole `Batch` in place, on the batch's own device, and draws from one generator there,
-so that a seed fixes everything. Where an augmentation changes what a pixel is, it changes the pixel's
-allowed set too. Spectra are given over wavelength and read off at the model's own bands, so nothing
-here knows a sensor.
+Each works on a whole `Batch` in place, on the batch's own device, and draws from one generator
+there, so that a seed fixes everything. Where an augmentation changes what a pixel is, it changes
+the pixel's allowed set too. Spectra are given over wavelength and read off at the model's own
+bands, so nothing here knows a sensor.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ SEDIMENT = Spectrum(
         (2.2, 0.001),
     )
 )
-"""What suspended sediment adds to water: most in the red, some in the near infrared, none beyond."""
+"""What suspended sediment adds to water: most in the red, some near infrared, none beyond."""
 BOTTOM = Spectrum(
     (
         (0.44, 0.10),
@@ -71,7 +71,7 @@ BOTTOM = Spectrum(
         (2.2, 0.0),
     )
 )
-"""What a sunlit sand bottom under shallow clear water adds: blue and green, nothing beyond the red."""
+"""What a sunlit sand bottom under shallow clear water adds: blue and green, none beyond red."""
 ALGAE = Spectrum(
     (
         (0.44, 0.0),
@@ -153,18 +153,18 @@ RAYLEIGH = Spectrum(
 
 
 def smooth_noise(
-    count: int, size: tuple[int, int], cells: Sequence[int], generator: torch.Generator
+    count: int, size: Sequence[int], cells: Sequence[int], generator: torch.Generator
 ) -> Tensor:
     """Random fields ``[count, 1, h, w]`` of mean 0 and spread 1, with detail down to ``cells``.
 
-    Each octave is white noise on a grid of so many cells a side, interpolated; its strength falls as
-    its detail grows, as in natural scenes.
+    Each octave is white noise on a grid of so many cells a side, interpolated; its strength falls
+    as its detail grows, as in natural scenes.
     """
     device = generator.device
     total = torch.zeros(count, 1, *size, device=device)
     for octave, side in enumerate(cells):
         grid = torch.randn(count, 1, side + 1, side + 1, generator=generator, device=device)
-        total += 0.6**octave * functional.interpolate(grid, size=size, mode="bilinear")
+        total += 0.6**octave * functional.interpolate(grid, size=list(size), mode="bilinear")
     spread, mean = torch.std_mean(total, (2, 3), keepdim=True)
     return (total - mean) / spread.clamp(min=1e-6)
 
@@ -193,7 +193,7 @@ def _column(spectrum: Spectrum, wavelengths: Sequence[float], like: Tensor) -> T
 
 def _blobs(
     count: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     cover: tuple[float, float],
     softness: float,
     generator: torch.Generator,
@@ -260,7 +260,8 @@ class WaterColour:
     """Sediment, sunlit bottom, algae, darkness and sun glint on labelled water; the label stays.
 
     Glint is the sun mirrored by waves: about the same reflectance in every band, in fine streaks
-    (Kay, Hedley and Lavender 2009, "Sun Glint Correction of High and Low Spatial Resolution Images").
+    (Kay, Hedley and Lavender 2009, "Sun Glint Correction of High and Low Spatial Resolution
+    Images", Remote Sensing 1).
     """
 
     wavelengths: tuple[float, ...]
@@ -379,9 +380,9 @@ def _shade(pixels: Tensor, sun: Tensor, sky: Tensor, generator: torch.Generator)
 class Clouds:
     """Clouds with soft edges, and the shadows that they cast some way off.
 
-    Thick cloud is obscured, whatever lies below. A shadow keeps the sky's blue light and 5 to 45% of
-    the sun's; on land it is obscured, on water it is water or obscured. Where either is thin, the
-    label below stays possible.
+    Thick cloud is obscured, whatever lies below. A shadow keeps the sky's blue light and 5 to 45%
+    of the sun's; on land it is obscured, on water it is water or obscured. Where either is thin,
+    the label below stays possible.
     """
 
     wavelengths: tuple[float, ...]
@@ -504,7 +505,7 @@ class Atmosphere:
 
 @dataclass(frozen=True)
 class SensorNoise:
-    """Noise of the detector, 8-bit steps of older sensors, and bands of a coarser native resolution."""
+    """Detector noise, the 8-bit steps of older sensors, and bands of coarser native resolution."""
 
     wavelengths: tuple[float, ...]
     chance: float = 0.4
@@ -538,8 +539,9 @@ class SensorNoise:
 class BandPatterns:
     """Leave out bands as real sensors do.
 
-    A pattern lists the positions that it keeps; what a window lacks stays lacking. ``swap`` moves the
-    near infrared of one position to another, as a sensor with one such band may be filed under either.
+    A pattern lists the positions that it keeps; what a window lacks stays lacking. ``swap`` fills
+    the near infrared of one position from another, as a sensor with one such band may be filed
+    under either.
     """
 
     patterns: tuple[tuple[int, ...], ...]
@@ -548,7 +550,7 @@ class BandPatterns:
     required: tuple[int, ...]
     swap: tuple[int, int] | None = None
     drop: float = 0.08
-    """Chance for a band outside ``required`` to go missing on its own, in a tenth of the windows."""
+    """In a tenth of the windows: a third of the chance for a band that is not required to go."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Clear the pixels of the bands left out."""

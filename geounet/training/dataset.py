@@ -139,8 +139,8 @@ class WindowSampler:
     """Draws windows evenly over sites, then over the single classes that a scene holds.
 
     The zoom is the side of the window read over the side handed out: above 1 the window is averaged
-    down, which turns 10 m into 20 or 30 m; below 1 it is interpolated. Every window holds a labelled
-    pixel.
+    down, which turns 10 m into 20 or 30 m; below 1 it is interpolated. Every window holds a
+    labelled pixel.
     """
 
     scenes: Sequence[LabelledScene]

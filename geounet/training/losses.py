@@ -39,17 +39,18 @@ def allowed_log_probability(logits: Tensor, allowed: Tensor) -> Tensor:
 
 def is_informative(allowed: Tensor, classes: int) -> Tensor:
     """True where a set excludes some class and allows some other."""
-    return (allowed != IGNORED) & (allowed != 2**classes - 1)
+    known: Tensor = (allowed != IGNORED) & (allowed != 2**classes - 1)
+    return known
 
 
 @dataclass(frozen=True)
 class PartialCrossEntropy:
     """Generalised cross-entropy of the allowed set, ``(1 - q**robustness) / robustness``.
 
-    ``q`` is the probability of the set. At ``robustness`` 0 it is ``-log q``: cross-entropy where the
-    set is one class, the marginal likelihood of partial labels otherwise. Above 0 a wrong label's pull
-    is bounded (Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss for Training Deep Neural
-    Networks with Noisy Labels").
+    ``q`` is the probability of the set. At ``robustness`` 0 it is ``-log q``: cross-entropy where
+    the set is one class, the marginal likelihood of partial labels otherwise. Above 0 a wrong
+    label's pull is bounded (Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss for Training
+    Deep Neural Networks with Noisy Labels").
     """
 
     robustness: float = 0.0
@@ -70,7 +71,8 @@ class PartialCrossEntropy:
 class PartialDice:
     """Soft Dice of one class over the pixels whose set decides whether they are that class.
 
-    It is computed over the whole batch, so that windows without the class do not jump between 0 and 1.
+    It is computed over the whole batch, so that windows without the class do not jump between 0
+    and 1.
     """
 
     target: int = 1
