@@ -301,36 +301,39 @@ class ShoreOffsets:
     col: NDArray[np.int32]
     """Pixel column of each [n]."""
 
-    def summary(self, weights: NDArray[np.integer[Any]] | None = None) -> dict[str, float]:
+    def summary(self) -> dict[str, float]:
         """``shore_mean``, ``shore_median``, ``shore_p95`` of the distance and ``shore_bias``.
 
         A quantile is the least distance within which that share of both shorelines lies. All are
         NaN where there is no pair of shorelines to compare.
-
-        Args:
-            weights: how often each entry counts [n]; None for once.
         """
-        rows = self.resample(None if weights is None else [weights])
+        everything = np.zeros(len(self.metres), np.intp)
+        rows = self.resample(everything, np.ones((1, 1), np.int64))
         return dict(zip(_SHORE, rows[0].tolist(), strict=True))
 
-    def resample(
-        self, weights: Sequence[NDArray[np.integer[Any]]] | Iterator[Any] | None
-    ) -> NDArray[np.float64]:
-        """The figures of `summary` under each of many weightings: float64 [weightings, 4]."""
-        size = np.abs(self.metres).astype(float)
-        order = np.argsort(size, kind="stable")
-        size, signed = size[order], self.metres[order].astype(float)
-        rows = []
-        for weight in weights or [np.ones(len(size), np.int64)]:
-            running = np.cumsum(weight[order])
-            total = running[-1] if len(running) else 0
-            if not total:
-                rows.append([math.nan] * 4)
-                continue
-            at = np.searchsorted(running, np.array([0.5, 0.95]) * total)
-            mean, bias = (float(weight[order] @ values) / total for values in (size, signed))
-            rows.append([mean, *size[at].tolist(), bias])
-        return np.array(rows)
+    def resample(self, group: NDArray[np.intp], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The figures of `summary` with groups of entries left out or repeated.
+
+        Args:
+            group: which group each entry is in [n].
+            draws: how often each group counts [replicates, groups].
+
+        Returns:
+            float64 [replicates, 4]
+        """
+        order = np.argsort(np.abs(self.metres), kind="stable")
+        signed, group = self.metres[order].astype(float), group[order]
+        size, groups = np.abs(signed), draws.shape[1]
+        found = np.full((len(draws), 4), np.nan)
+        totals = draws @ np.bincount(group, minlength=groups)
+        for i in np.flatnonzero(totals):
+            running = np.cumsum(draws[i][group])
+            found[i, 1:3] = size[np.searchsorted(running, np.array([0.5, 0.95]) * totals[i])]
+        some = totals > 0
+        for column, values in ((0, size), (3, signed)):
+            sums = draws @ np.bincount(group, values, groups)
+            found[some, column] = sums[some] / totals[some]
+        return found
 
 
 _SHORE = ("shore_mean", "shore_median", "shore_p95", "shore_bias")
@@ -582,7 +585,7 @@ def _shore_estimates(
     if groups < 2 or not len(offsets.metres):
         return {name: Estimate(value) for name, value in values.items()}
     block = offsets.row // side * -(-shape[1] // side) + offsets.col // side
-    drawn = offsets.resample(draw[group[block]] for draw in _draws(groups, settings))
+    drawn = offsets.resample(group[block], _draws(groups, settings))
     return {
         name: _estimate(value, drawn[:, i], settings)
         for i, (name, value) in enumerate(values.items())
