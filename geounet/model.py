@@ -91,8 +91,11 @@ class Architecture(_Frozen):
 
     decoder: str = "Unet"
     """Name of the network: ``Unet``, ``UnetPlusPlus``, ``DeepLabV3Plus``, …, ``unet2015``."""
-    encoder: str = "resnet18"
-    """Name of the encoder (none for ``unet2015``): ``resnet34``, ``tu-mobilenetv4_conv_small``."""
+    encoder: str = Field(default="resnet18", pattern=r"^[\w.-]*$")
+    """Name of the encoder (none for ``unet2015``): ``resnet34``, ``tu-mobilenetv4_conv_small``.
+
+    No colon, which in timm stands for a place to fetch the network from.
+    """
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the network's constructor."""
 
@@ -187,7 +190,7 @@ def match_bands(spec: ModelSpec, found: Sequence[str], radiometry: Radiometry) -
         radiometry: scale and offset of those bands.
 
     Raises:
-        SceneError: a required band is missing; all missing ones are named.
+        SceneError: a required band is missing (all missing ones are named), or all bands are.
     """
     chosen: list[int | None] = []
     for band in spec.bands:
@@ -199,9 +202,10 @@ def match_bands(spec: ModelSpec, found: Sequence[str], radiometry: Radiometry) -
         for b, index in zip(spec.bands, chosen, strict=True)
         if b.required and index is None
     ]
-    if missing:
+    if missing or all(index is None for index in chosen):
+        needs = ", ".join(missing) or "at least one of its bands"
         raise SceneError(
-            f"the model {spec.name} needs {', '.join(missing)}; the scene has {', '.join(found)}. "
+            f"the model {spec.name} needs {needs}; the scene has {', '.join(found)}. "
             f"If a band goes by another name, name them all in file order with --bands."
         )
     read = tuple(index for index in chosen if index is not None)
@@ -393,7 +397,8 @@ def _load_weights(body: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
     try:
         body.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
     except RuntimeError as error:
-        raise ModelError(f"weights in {path} do not fit its network: {error}.") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"weights in {path} do not fit its network: {reason}") from error
 
 
 def resolve_device(name: str = "auto") -> torch.device:
