@@ -241,7 +241,7 @@ class Segmenter(nn.Module):
         gain, bias = gain[..., None, None], bias[..., None, None]
         reflectance = torch.nan_to_num(dn.to(gain.dtype)) * gain + bias
         x = (reflectance.clamp(min=self._floor).log() - self.mean) / self.std
-        return x * ((gain != 0) & observed)
+        return x.masked_fill(~((gain != 0) & observed), 0.0)  # not "*": 0 * inf is NaN
 
     def forward(self, dn: Tensor, gain: Tensor, bias: Tensor, observed: Tensor) -> Tensor:
         """Logits of each class.
