@@ -94,12 +94,13 @@ class StripBlender:
         self._shape = (channels, plan.rows.tile, plan.width)
         self._down = [asarray(w[:, None]) for w in axis_weights(plan.rows, kind)]
         self._across = [asarray(w[None, :]) for w in axis_weights(plan.cols, kind)]
-        self._sums = zeros(self._shape)
+        self._sums: Any = None
+        self._tail: Any = None
 
     def add(self, row: int, col: int, scores: Any) -> None:
         """Add the window at grid position (row, col); its scores are [channels, tile, tile]."""
         start = self._plan.cols.starts[col]
-        target = self._sums[:, :, start : start + self._plan.cols.tile]
+        target = self._begun()[:, :, start : start + self._plan.cols.tile]
         target += scores * (self._down[row] * self._across[col])
 
     def finish(self, row: int) -> Any:
@@ -107,12 +108,17 @@ class StripBlender:
 
         They begin at ``plan.rows.starts[row]``, if rows of windows were finished in order.
         """
-        starts = self._plan.rows.starts
-        if row + 1 == len(starts):
-            done, self._sums = self._sums, None
-            return done
-        n = starts[row + 1] - starts[row]
-        kept = self._zeros(self._shape)
-        kept[:, : self._shape[1] - n] = self._sums[:, n:]
-        done, self._sums = self._sums[:, :n], kept
-        return done
+        starts, sums = self._plan.rows.starts, self._begun()
+        n = starts[row + 1] - starts[row] if row + 1 < len(starts) else self._shape[1]
+        self._tail = self._zeros((self._shape[0], self._shape[1] - n, self._shape[2]))
+        self._tail += sums[:, n:]
+        self._sums = None
+        return sums[:, :n]
+
+    def _begun(self) -> Any:
+        """Sums of the row of windows in hand, begun with the rows that the last one left."""
+        if self._sums is None:
+            self._sums = self._zeros(self._shape)
+            if self._tail is not None:
+                self._sums[:, : self._tail.shape[1]] += self._tail
+        return self._sums

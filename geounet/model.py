@@ -239,9 +239,11 @@ class Segmenter(nn.Module):
     def normalise(self, dn: Tensor, gain: Tensor, bias: Tensor, observed: Tensor) -> Tensor:
         """Network input of numbers as stored; the arguments are those of `forward`."""
         gain, bias = gain[..., None, None], bias[..., None, None]
-        reflectance = torch.nan_to_num(dn.to(gain.dtype)) * gain + bias
-        x = (reflectance.clamp(min=self._floor).log() - self.mean) / self.std
-        return x.masked_fill(~((gain != 0) & observed), 0.0)  # not "*": 0 * inf is NaN
+        x = dn.to(gain.dtype, copy=True)
+        if dn.is_floating_point():
+            x.nan_to_num_()
+        x.mul_(gain).add_(bias).clamp_(min=self._floor).log_().sub_(self.mean).div_(self.std)
+        return x.masked_fill_(~((gain != 0) & observed), 0.0)  # not "*": 0 * inf is NaN
 
     def forward(self, dn: Tensor, gain: Tensor, bias: Tensor, observed: Tensor) -> Tensor:
         """Logits of each class.

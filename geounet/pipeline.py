@@ -349,7 +349,7 @@ def _read_window_rows(job: Job, indices: range, clock: _Clock) -> Generator[_Win
     dn = np.empty((len(job.inputs.read), 0, width), job.scene.dtype)
     valid = np.empty((0, width), np.bool_)
     top = 0
-    with job.scene.open(rows=axis.tile) as reader:
+    with job.scene.open() as reader:
         for index in indices:
             first = max(axis.starts[index] - margin, 0)
             stop = min(axis.starts[index] + axis.tile + margin, height)
@@ -359,12 +359,21 @@ def _read_window_rows(job: Job, indices: range, clock: _Clock) -> Generator[_Win
                 seen = np.empty(fresh.shape[1:], np.bool_)
                 fresh[:, :held] = dn[:, dn.shape[1] - held :]
                 seen[:held] = valid[valid.shape[0] - held :]
-                new = Window(first + held, 0, stop - first - held, width)
-                if new.height:
-                    target = fresh[:, held:]
-                    seen[held:] = reader.read(new, job.inputs.read, out=target).valid
+                for row, end in _pieces(first + held, stop, job.scene.read_rows):
+                    piece = slice(row - first, end - first)
+                    window = Window(row, 0, end - row, width)
+                    tile = reader.read(window, job.inputs.read, out=fresh[:, piece])
+                    seen[piece] = tile.valid
                 dn, valid, top = fresh, seen, first
             yield _mirror(_WindowRow(index, dn, valid), job, first, stop)
+
+
+def _pieces(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Cut ``start <= row < stop`` at the multiples of a step."""
+    while start < stop:
+        end = min(start - start % step + step, stop)
+        yield start, end
+        start = end
 
 
 def _mirror(row: _WindowRow, job: Job, first: int, stop: int) -> _WindowRow:
@@ -456,6 +465,7 @@ def predict_strips(
                 keep = slice(skip, max(min(bottom - start, scores.shape[1]), skip))
                 valid = row.valid[margin:, margin : margin + job.plan.width]
                 codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
+                del scores
             if on_progress:
                 on_progress(Progress(done * across, len(indices) * across))
             if codes.size:

@@ -111,13 +111,16 @@ class Scene:
         """File name without folder and suffix; outputs are named after it."""
         return Path(self.uri).stem
 
+    @property
+    def read_rows(self) -> int:
+        """Rows to read at a time: whole rows of blocks, so that each block is decoded once."""
+        return self.block[0] * -(-256 // self.block[0])
+
     @contextmanager
-    def open(self, *, rows: int = 512) -> Iterator[SceneReader]:
-        """Open the scene for one thread; ``rows`` is about how many are read at a time."""
-        # Rows that do not begin at a block's edge touch one row of blocks more than they fill.
-        blocks = -(-rows // self.block[0]) + 1
+    def open(self) -> Iterator[SceneReader]:
+        """Open the scene for one thread."""
         row_bytes = len(self.bands) * self.grid.width * np.dtype(self.dtype).itemsize
-        wanted = int(1.1 * row_bytes * blocks * self.block[0])
+        wanted = int(1.1 * row_bytes * self.read_rows)
         cache = min(max(wanted, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         with ExitStack() as stack:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
@@ -142,7 +145,7 @@ class Scene:
             )
         indexes = [self.bands.index(name) for name in names]
         window = window or Window(0, 0, *self.grid.shape)
-        with self.open(rows=window.height) as reader:
+        with self.open() as reader:
             tile = reader.read(window, indexes)
         scale, offset = (
             np.asarray([values[i] for i in indexes], np.float32)[:, None, None]
