@@ -228,7 +228,7 @@ def test_every_window_is_the_arrays_slice(make_raster, shape):
     dn = _numbers(*shape)
     scene = open_scene(make_raster(dn, **TOLD))
     random = np.random.default_rng(1)
-    with scene.open(rows=16) as reader:
+    with scene.open() as reader:
         for _ in range(10):
             rows = np.sort(random.integers(0, shape[0] + 1, 2))
             cols = np.sort(random.integers(0, shape[1] + 1, 2))
