@@ -419,7 +419,7 @@ class SceneSource:
         there = Window(
             self.area.row + window.row, self.area.col + window.col, window.height, window.width
         )
-        with self._scene.open(rows=window.height) as reader:
+        with self._scene.open() as reader:
             tile = reader.read(there, self._inputs.read)
         return tile.dn, tile.valid, self._labels.read(there)
 
