@@ -921,10 +921,7 @@ def _format(path: Path, name: str | None) -> Format:
             "Shapefiles are not written: they cut names to 10 letters, hold 2 GB, have no "
             "true/false values and no certain CRS. Use gpkg, parquet, fgb or geojson."
         )
-    known: Mapping[str, Format] = (
-        _FORMATS if name is None else {kind: kind for kind in _FORMATS.values()}
-    )
-    kind = known.get(suffix if name is None else name)
+    kind = _FORMATS.get(suffix) if name is None else _FORMATS.get(f".{name}")
     if kind is None:
         raise ConfigError(
             "The format is gpkg, parquet, fgb or geojson, or follows from the suffix; "
