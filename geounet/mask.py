@@ -7,11 +7,13 @@ plain tiled GeoTIFF beside the target, and GDAL's COG driver copies that once.
 from __future__ import annotations
 
 import warnings
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -76,6 +78,7 @@ class RasterWriter:
         self._part = path.with_name(f"{path.name}.part.tif")
         self._overviews = overviews
         self._row = 0
+        self._checksum = 0
         with _reported(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             self._file = rasterio.open(self._part, "w", **_profile(grid))
@@ -96,6 +99,7 @@ class RasterWriter:
         with _reported(self._path):
             self._file.write(rows, 1, window=area)
         self._row += rows.shape[0]
+        self._checksum = zlib.crc32(rows.tobytes(), self._checksum)
 
     def __enter__(self) -> Self:
         return self
@@ -129,14 +133,26 @@ class RasterWriter:
                 overview_resampling=self._overviews,
                 bigtiff="IF_SAFER",
             )
+            self._check()
+
+    def _check(self) -> None:
+        """Read all rows back: closing a file, GDAL keeps quiet about what it could not write."""
+        checksum = 0
+        with rasterio.open(self._path) as file:
+            for top in range(0, file.height, _BLOCK):
+                area = RasterWindow(0, top, file.width, min(_BLOCK, file.height - top))
+                checksum = zlib.crc32(file.read(1, window=area).tobytes(), checksum)
+        if checksum != self._checksum:
+            raise OSError("what was read back is not what was written")
 
 
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
     """Turn what GDAL and the file system raise into an `OutputError` that names the output."""
     try:
-        yield
-    except (RasterioError, OSError) as error:
+        with rasterio.Env():  # so that GDAL logs its errors and prints none
+            yield
+    except (RasterioError, CPLE_BaseError, OSError) as error:  # the copy raises the second kind
         raise OutputError(
             f"cannot write {path.name} in {path.parent}: {error}. "
             f"Check that the folder is writable and that the disk has room."
