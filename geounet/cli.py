@@ -10,6 +10,7 @@ import json
 import sys
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import geounet
-from geounet.errors import ConfigError, GeounetError, GeounetWarning
+from geounet.errors import ConfigError, GeounetError, GeounetWarning, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from geounet.evaluate import Evaluation, Pair
+    from geounet.evaluate import Progress as Judged
     from geounet.pipeline import Job, Progress, RunResult
     from geounet.scene import Scene
 
@@ -159,6 +162,9 @@ def run(
     connectivity: Annotated[
         int, typer.Option(help="8 joins pixels that touch at a corner only, 4 does not.")
     ] = 4,
+    quicklook: Annotated[
+        bool, typer.Option("--quicklook", help="Also write a PNG of scene and water.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,
@@ -198,14 +204,73 @@ def run(
 
     job = pipeline.prepare(scene, pipeline.RunConfig.of(**config))
     pipeline.check_outputs(job)
+    picture = _quicklook_path(job) if quicklook else None
     if dry_run or verbose:
         _say(_plan_record(job), as_json=as_json and dry_run, to_stderr=not dry_run)
     if dry_run:
         return
     with _progress_bar(hidden=quiet or as_json) as on_progress:
         result = pipeline.run_job(job, on_progress=on_progress)
+    if picture:
+        from geounet import report  # noqa: PLC0415 - only where it is asked for
+
+        report.quicklook(job.scene, result.outputs["mask"], picture)
+        result = replace(result, outputs={**result.outputs, "quicklook": picture})
     if not quiet or as_json:
         _say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model's name or file.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="A folder of NAME.tif with NAME.label.tif, or a scene with --label."),
+    ],
+    *,
+    label: Annotated[Path | None, typer.Option(help="The label of a single scene.")] = None,
+    label_band: Annotated[
+        str | None,
+        typer.Option(
+            help="The labels' band: its description, or its number from 1.",
+            show_default="'hand', else the first",
+        ),
+    ] = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns", help="Judge again with 12, 10, 6 and 4 bands only.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write an HTML page with pictures.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the intervals' draws.")] = 0,
+    as_json: _Json = False,
+) -> None:
+    """Judge a model on labelled scenes, beside NDWI, MNDWI and Otsu's threshold."""
+    from geounet import evaluate as judge  # noqa: PLC0415 - keeps --help fast
+    from geounet.model import load_model  # noqa: PLC0415
+
+    if report and not report.parent.is_dir():
+        raise OutputError(f"the report's folder must exist; there is no {report.parent}.")
+    band = int(label_band) if label_band and label_band.isdecimal() else label_band
+    pairs: Path | list[Pair] = [judge.Pair(data, label)] if label else data
+    with _progress_bar(hidden=as_json, unit="masks") as on_progress:
+        found = judge.evaluate(
+            load_model(model),
+            pairs,
+            band_patterns=tuple(judge.BAND_PATTERNS) if patterns else (),
+            device=device,
+            settings=judge.Settings(label_band=band, seed=seed),
+            on_progress=on_progress,
+        )
+    if as_json:
+        _say(found.as_dict(), as_json=True)
+    else:
+        _print_evaluation(found)
+    if report:
+        from geounet.report import evaluation_report  # noqa: PLC0415
+
+        evaluation_report(found, report)
 
 
 @app.command()
@@ -245,6 +310,35 @@ def models(
             )
             del record["normalisation"]
         _say(record, as_json=as_json)
+
+
+def _quicklook_path(job: Job) -> Path:
+    """Where the quicklook goes; refused before anything is done if it may not be replaced."""
+    path = job.config.output / f"{job.scene.stem}_quicklook.png"
+    if path.exists() and not job.config.overwrite:
+        raise OutputError(
+            f"an output may not exist unless it is to be replaced: {path}. "
+            f"Give --overwrite or another --output."
+        )
+    return path
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    """A table; as wide as it needs to be where the output is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - keeps --help fast
+    from rich.table import Table  # noqa: PLC0415
+
+    from geounet.report import evaluation_table  # noqa: PLC0415
+
+    header, rows = evaluation_table(found)
+    table = Table(box=None, pad_edge=False)
+    for i, title in enumerate(header):
+        table.add_column(title, justify="left" if i < 2 else "right", no_wrap=i >= 2)
+    for row in rows:
+        table.add_row(*row, style="bold" if row[0] == found.methods[0] else None)
+    console = Console(markup=False, highlight=False)
+    console.width = console.width if console.is_terminal else 400
+    console.print(table)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -313,8 +407,10 @@ def _say(record: dict[str, Any], *, as_json: bool, to_stderr: bool = False) -> N
 
 
 @contextmanager
-def _progress_bar(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on standard error with tiles per second and time left; none if it is no terminal."""
+def _progress_bar(
+    *, hidden: bool, unit: str = "tiles"
+) -> Iterator[Callable[[Progress | Judged], None] | None]:
+    """A bar on standard error with units per second and time left; none if it is no terminal."""
     if hidden or not sys.stderr.isatty():
         yield None
         return
@@ -332,17 +428,17 @@ def _progress_bar(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} tiles/s" if task.speed else "")
+            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
 
     columns = (
-        TextColumn("tiles"),
+        TextColumn(unit),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("tiles", total=None)
+        task = bars.add_task(unit, total=None)
         yield lambda at: bars.update(task, completed=at.done, total=at.total)
 
 

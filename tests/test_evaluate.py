@@ -13,8 +13,10 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from typer.testing import CliRunner
 
-from geounet.errors import ConfigError, SceneError
+from geounet.cli import app
+from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.evaluate import (
     METRICS,
     Confusion,
@@ -42,6 +44,7 @@ from geounet.model import (
     Normalisation,
     build_network,
     default_bands,
+    save_model,
 )
 from geounet.pipeline import predict_mask
 from geounet.scene import Grid, open_scene
@@ -642,3 +645,44 @@ def test_evaluate_refuses_an_unknown_pattern(tmp_path):
     write_pair(tmp_path, "a", mask("w."))
     with pytest.raises(ConfigError, match="got 7"):
         evaluate(_tiny_model(), tmp_path, band_patterns=["7"])
+
+
+class TestCommand:
+    @pytest.fixture
+    def model(self, tmp_path):
+        found = _tiny_model()
+        save_model(tmp_path / "tiny.safetensors", found.spec, found.network)
+        return str(tmp_path / "tiny.safetensors")
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        truth = (np.random.default_rng(0).random((40, 50)) < 0.5).astype(np.uint8)
+        write_pair(folder, "a", truth, bands=("B02", "B03", "B04", "B08", "B11", "B12"))
+        return folder
+
+    def test_table_and_report(self, model, folder, tmp_path):
+        page = tmp_path / "page.html"
+        found = CliRunner().invoke(app, ["evaluate", model, str(folder), "--report", str(page)])
+        assert found.exit_code == 0, found.output
+        lines = found.output.splitlines()
+        assert [line.split()[0] for line in lines] == ["Method", "tiny", "NDWI", "MNDWI", "Otsu"]
+        assert "1.000" in lines[3]
+        assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+    def test_json_with_patterns_of_a_single_scene(self, model, folder):
+        pair = [str(folder / "a.tif"), "--label", str(folder / "a.label.tif")]
+        options = ["--patterns", "--label-band", "1", "--seed", "5", "--json"]
+        found = CliRunner().invoke(app, ["evaluate", model, *pair, *options])
+        assert found.exit_code == 0, found.output
+        record = json.loads(found.stdout)
+        assert record["settings"]["seed"] == 5
+        assert record["settings"]["label_band"] == 1
+        assert "tiny, 4 bands" in record["methods"]
+        assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
+
+    def test_a_report_that_cannot_be_written_is_refused_at_once(self, folder):
+        arguments = ["evaluate", "no such model", str(folder), "--report", "no/such/folder.html"]
+        found = CliRunner().invoke(app, arguments)
+        assert isinstance(found.exception, OutputError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import warnings
 from html.parser import HTMLParser
@@ -14,9 +15,19 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
+from typer.testing import CliRunner
 
+from geounet.cli import app
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.evaluate import METRICS, Pair, Settings, baselines, compare
+from geounet.model import (
+    Architecture,
+    ModelSpec,
+    Normalisation,
+    build_network,
+    default_bands,
+    save_model,
+)
 from geounet.report import composite, evaluation_report, evaluation_table, quicklook
 from geounet.scene import open_scene
 
@@ -286,3 +297,34 @@ def test_the_error_map_at_known_pixels(evaluation, tmp_path):
         (7, 6): (140, 140, 140),
     }
     assert {place: tuple(image[place].tolist()) for place in expected} == expected
+
+
+def test_run_writes_a_quicklook_and_replaces_it_only_when_told(tmp_path):
+    n = len(default_bands())
+    spec = ModelSpec(
+        name="tiny",
+        architecture=Architecture(options={"encoder_depth": 3, "decoder_channels": [8, 8, 8]}),
+        bands=default_bands(),
+        classes=("land", "water"),
+        normalisation=Normalisation(mean=(-2.5,) * n, std=(1.0,) * n),
+        tile=64,
+        overlap=16,
+    )
+    save_model(tmp_path / "tiny.safetensors", spec, build_network(spec))
+    stack = np.stack([halves()] * 4)
+    scene = str(write(tmp_path / "scene.tif", stack, ["blue", "green", "red", "nir"]))
+    out = tmp_path / "out"
+    options = ["--model", str(tmp_path / "tiny.safetensors"), "--output", str(out), "--quicklook"]
+    found = CliRunner().invoke(app, ["run", scene, *options, "--json"])
+    assert found.exit_code == 0, found.output
+    picture = out / "scene_quicklook.png"
+    assert json.loads(found.stdout)["outputs"]["quicklook"] == str(picture)
+    assert read_png(picture).shape == (40, 128, 3)
+    for other in out.iterdir():
+        if other != picture:
+            other.unlink()
+    found = CliRunner().invoke(app, ["run", scene, *options])
+    assert isinstance(found.exception, OutputError)
+    assert "scene_quicklook.png" in str(found.exception)
+    assert [path.name for path in out.iterdir()] == ["scene_quicklook.png"]
+    assert CliRunner().invoke(app, ["run", scene, *options, "--overwrite", "-q"]).exit_code == 0
