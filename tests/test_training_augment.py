@@ -28,6 +28,7 @@ def generator(seed=0):
 EACH = [
     augment.Dihedral(),
     augment.Paste(1.0),
+    augment.Streams(WAVES, 1.0),
     augment.WaterColour(WAVES, 1.0, 1.0),
     augment.GroundCover(WAVES, 1.0),
     augment.Relief(WAVES, 1.0),
@@ -56,7 +57,9 @@ def test_a_seed_fixes_everything(step):
         step(batch, generator(seed))
     for name in ("pixels", "present", "observed", "allowed"):
         assert torch.equal(getattr(batches[0], name), getattr(batches[1], name))
-    if not isinstance(step, augment.GroundCover | augment.Relief):  # these leave water alone
+    if not isinstance(
+        step, augment.GroundCover | augment.Relief | augment.Streams
+    ):  # these leave water alone
         assert not torch.equal(batches[0].pixels, batches[2].pixels)
 
 
@@ -133,6 +136,20 @@ def test_water_colour_keeps_land_and_stays_dark_beyond_the_near_infrared():
     augment.WaterColour(WAVES, 1.0, 0.0)(water, generator())
     assert water.pixels[:, SWIR].max() < 0.03
     assert water.pixels[:, GREEN].max() > 0.1
+
+
+def test_streams_are_labelled_by_the_area_they_cover():
+    batch = make_batch(n=16)
+    batch.pixels[:, :, :16, :16] = 0.01
+    augment.Streams(WAVES, 1.0)(batch, generator())
+    nir = batch.pixels[:, NIR, 16:]
+    allowed = batch.allowed[:, 16:]
+    assert set(allowed.unique().tolist()) == {1, 2, 3}
+    assert nir[allowed == 1].min() > 0.16
+    assert nir[allowed == 2].max() < 0.16
+    share = (allowed == 2).float().mean((1, 2))
+    assert (share < 0.6).all()
+    assert (share > 0).sum() >= 12
 
 
 def test_glint_is_flat_over_the_spectrum():

@@ -256,6 +256,52 @@ class Paste:
 
 
 @dataclass(frozen=True)
+class Streams:
+    """Meandering rivers and canals a few pixels wide, mixed into the land by the area they cover.
+
+    Their courses are contour lines of smooth noise; distance to such a line is about the noise over
+    its gradient. A pixel is water from half covered on, and either one from a sixth on.
+    """
+
+    wavelengths: tuple[float, ...]
+    chance: float = 0.15
+    width: tuple[float, float] = (1.0, 5.0)
+    """Full width in pixels, drawn evenly in its logarithm."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> None:
+        """Draw streams over the labelled land of some windows."""
+        index = _chosen(batch, self.chance, generator)
+        if not len(index):
+            return
+        cover = self._cover(len(index), batch.pixels.shape[-2:], generator)
+        pixels, allowed = batch.pixels[index], batch.allowed[index]
+        land = allowed == LAND
+        cover = cover * land.unsqueeze(1)
+        mixed = torch.lerp(pixels, self._water(pixels, generator), cover)
+        wet = cover[:, 0]
+        sets = torch.where(wet >= 0.5, WATER, torch.where(wet > 0.16, LAND | WATER, allowed))
+        batch.allowed[index] = sets.to(allowed.dtype)
+        _write(batch, index, mixed)
+
+    def _cover(self, count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
+        noise = smooth_noise(count, size, (2, 4, 9), generator)
+        noise = functional.avg_pool2d(noise, 5, 1, 2) + _uniform(-0.7, 0.7, count, generator)
+        down, right = torch.gradient(noise, dim=(2, 3))
+        distance = noise.abs() / torch.hypot(down, right).clamp(min=1e-3)
+        low, high = np.log(self.width)
+        width = _uniform(low, high, count, generator).exp()
+        return (width / 2 - distance + 0.5).clamp(0, 1) * width.clamp(max=1)
+
+    def _water(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Dark water, more or less turbid, green and brown, under the window's own air."""
+        n = len(pixels)
+        dark = 0.8 * functional.avg_pool2d(pixels, 8).flatten(2).amin(2)[:, :, None, None]
+        sediment = _column(SEDIMENT, self.wavelengths, pixels) * _uniform(0, 1.5, n, generator)
+        algae = _column(ALGAE, self.wavelengths, pixels) * _uniform(0, 0.6, n, generator)
+        return dark.clamp(max=0.12) + sediment + algae + _uniform(0, 0.01, n, generator)
+
+
+@dataclass(frozen=True)
 class WaterColour:
     """Sediment, sunlit bottom, algae, darkness and sun glint on labelled water; the label stays.
 
@@ -597,6 +643,7 @@ def water_augmentation(wavelengths: Sequence[float], patterns: BandPatterns) -> 
         (
             Dihedral(),
             Paste(),
+            Streams(waves),
             WaterColour(waves),
             GroundCover(waves),
             Relief(waves),
