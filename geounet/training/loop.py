@@ -1,4 +1,4 @@
-"""The training loop: weights' moving average, mixed precision, a budget, checkpoints, exact resume."""
+"""The training loop: moving average of weights, mixed precision, checkpoints, exact resume."""
 
 import math
 import pickle
@@ -157,6 +157,7 @@ class Trainer:
                     on_progress(Progress(self.step, self._fraction(), mean, rate, self._seconds))
             if over or self.step % self.config.validate_every == 0:
                 self._judge()
+            over |= self.stopped
             if self._checkpoint and (over or self.step % self.config.save_every == 0):
                 self.save(self._checkpoint)
 
@@ -286,9 +287,9 @@ class Trainer:
             return
         spoilt = batches[good.index(False)].origin if False in good else ("another process",)
         raise ModelError(
-            f"the {what} must stay a number, but it is not at step {self.step + 1}, in the batch of "
-            f"{'; '.join(spoilt) or 'unnamed windows'}. The last checkpoint holds a state before. "
-            f"Lower the learning rate or look for broken pixels there"
+            f"the {what} must stay a number, but it is not at step {self.step + 1}, in the batch "
+            f"of {'; '.join(spoilt) or 'unnamed windows'}. The last checkpoint holds a state "
+            f"before. Lower the learning rate or look for broken pixels there"
         )
 
 
@@ -464,7 +465,8 @@ def _share_gradients(network: torch.nn.Module) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    parts = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

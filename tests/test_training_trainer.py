@@ -1,0 +1,355 @@
+import copy
+import resource
+from contextlib import contextmanager
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+import torch.multiprocessing as mp
+from torch import distributed, nn
+
+from geounet.errors import ConfigError, ModelError, OutputError
+from geounet.model import Normalisation, Segmenter
+from geounet.networks import UNet
+from geounet.training.augment import Dihedral
+from geounet.training.dataset import Batch
+from geounet.training.loop import (
+    LoopConfig,
+    Trainer,
+    centre,
+    checkpoint_gradients,
+    learning_rate,
+)
+from geounet.training.losses import SingleLabelLoss, cross_entropy
+
+
+class Sampler:
+    """Bright is water."""
+
+    def __init__(self, batch=2, size=16):
+        self.batch, self.size, self.drawn = batch, size, 0
+
+    def draw(self, generator):
+        shape = (self.batch, 1, self.size, self.size)
+        pixels = torch.rand(shape, generator=generator) + 0.01
+        allowed = torch.where(pixels[:, 0] > 0.5, 2, 1).to(torch.uint8)
+        self.drawn += 1
+        present = torch.ones(self.batch, 1, dtype=torch.bool)
+        origin = tuple(f"scene {self.drawn}.{i}" for i in range(self.batch))
+        return Batch(pixels, present, torch.ones(shape, dtype=torch.bool), allowed, origin)
+
+
+def network(*, dropout=0.3, padded=True, batch_norm=True):
+    torch.manual_seed(0)
+    body = UNet(1, 2, (4, 4), padded=padded, batch_norm=batch_norm, dropout=dropout)
+    return Segmenter(body, Normalisation(mean=(-1.0,), std=(1.0,)))
+
+
+def trainer(steps=6, *, net=None, sampler=None, **options):
+    loss = options.pop("loss", SingleLabelLoss(cross_entropy))
+    keys = ("checkpoint", "validate", "on_best", "augment")
+    parts = {k: options.pop(k) for k in keys if k in options}
+    config = LoopConfig(
+        **{"steps": steps, "warmup": 2, "report_every": 1, "mixed": False, **options}
+    )
+    return Trainer(net or network(), sampler or Sampler(), loss, config, **parts)
+
+
+def weights(learner):
+    return torch.cat([v.flatten().float() for v in learner.network.state_dict().values()])
+
+
+OPTIMISERS = [("adamw", True), ("adam", False), ("sgd", False)]
+
+
+@pytest.mark.parametrize(("optimiser", "mixed"), OPTIMISERS)
+def test_a_resumed_training_takes_the_same_steps(tmp_path, optimiser, mixed):
+    settings = {"optimiser": optimiser, "mixed": mixed, "augment": Dihedral(), "schedule": "plateau",
+                "plateau_patience": 1, "validate_every": 1, "validate": lambda net: 0.0,
+                "save_every": 2}  # fmt: skip
+    whole, curve = trainer(**settings), []
+    whole.run(lambda p: curve.append((p.step, p.loss, p.rate)))
+    again = []
+    first = trainer(**settings, checkpoint=tmp_path / "last.ckpt")
+    with pytest.raises(KeyboardInterrupt):
+        first.run(lambda p: again.append((p.step, p.loss, p.rate)) if p.step < 5 else stop())
+    assert len(again) == 4  # killed at step 5, one step after its last checkpoint
+    torch.manual_seed(99)
+    second = trainer(**settings)
+    second.resume(tmp_path / "last.ckpt")
+    second.run(lambda p: again.append((p.step, p.loss, p.rate)))
+    assert again == curve
+    assert torch.equal(weights(second), weights(whole))
+    second.averaged(), whole.averaged()
+    assert torch.equal(weights(second), weights(whole))
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_it_learns():
+    torch.manual_seed(0)
+    losses = []
+    learner = trainer(100, net=network(dropout=0), rate=3e-2)
+    learner.run(lambda p: losses.append(p.loss))
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_no_number_names_its_batch_and_spoils_nothing(tmp_path, what):
+    path, calls = tmp_path / "last.ckpt", []
+
+    def loss(logits, allowed):
+        calls.append(1)
+        if len(calls) < 4:
+            return logits.square().mean()
+        zero = logits.abs().mean() * 0
+        return zero / zero if what == "loss" else zero.sqrt()
+
+    learner = trainer(loss=loss, checkpoint=path, save_every=1)
+    with pytest.raises(ModelError, match=rf"{what} .* not at step 4, .* of scene 4.0; scene 4.1"):
+        learner.run()
+    assert weights(learner).isfinite().all()
+    good = trainer()
+    good.resume(path)
+    assert good.step == 3
+    for kept, left in zip(good.network.parameters(), learner.network.parameters(), strict=True):
+        assert torch.equal(kept, left)
+
+
+def test_accumulated_batches_are_one_large_batch():
+    small = Sampler(batch=2)
+    steps = {"net": network(dropout=0, batch_norm=False), "optimiser": "sgd",
+             "clip": 1e9, "steps": 1}  # fmt: skip
+    added = trainer(**steps, sampler=small, accumulate=3)
+    added.run()
+
+    class Joined:
+        def draw(self, generator):
+            parts = [Sampler(batch=2).draw(generator) for _ in range(3)]
+            keys = ("pixels", "present", "observed", "allowed")
+            return Batch(*(torch.cat([getattr(p, k) for p in parts]) for k in keys))
+
+    whole = trainer(**{**steps, "net": network(dropout=0, batch_norm=False)}, sampler=Joined())
+    whole.run()
+    torch.testing.assert_close(weights(added), weights(whole), rtol=1e-5, atol=1e-6)
+    assert not torch.equal(weights(added), weights(trainer(net=network(batch_norm=False))))
+
+
+def test_gradients_are_clipped():
+    moved = {}
+    for clip in (1e-3, 1e9):
+        net = network(dropout=0)
+        before = torch.cat([p.detach().flatten().clone() for p in net.parameters()])
+        trainer(1, net=net, optimiser="sgd", rate=1.0, warmup=0, weight_decay=0, clip=clip,
+                schedule="constant").run()  # fmt: skip
+        after = torch.cat([p.detach().flatten() for p in net.parameters()])
+        moved[clip] = (after - before).norm().item()
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
+    assert moved[1e9] > 0.1
+
+
+def test_it_stops_early_and_keeps_the_best():
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.9])
+    best = []
+    learner = trainer(100, validate=lambda net: next(scores), validate_every=2, patience=2,
+                      on_best=lambda net: best.append(copy.deepcopy(net.state_dict())))  # fmt: skip
+    learner.run()
+    assert (learner.step, learner.best, learner.stopped) == (8, 0.5, True)
+    assert len(best) == 2
+
+
+def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights():
+    seen = []
+
+    def validate(net):
+        assert not net.training
+        seen.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+        return 0.0
+
+    judged = trainer(validate=validate, validate_every=3, average=0.9)
+    judged.run()
+    plain = trainer(average=0.9)
+    plain.run()
+    assert torch.equal(weights(judged), weights(plain))
+    assert not torch.equal(seen[-1], torch.cat([p.flatten() for p in plain.network.parameters()]))
+    plain.averaged()
+    assert torch.equal(seen[-1], torch.cat([p.flatten() for p in plain.network.parameters()]))
+
+
+def test_the_average_is_exponential():
+    learner = trainer(3, average=0.5)
+    start = learner.network.body.head.bias.detach().clone()
+    path, expected = [], start
+    learner.run(lambda p: path.append(learner.network.body.head.bias.detach().clone()))
+    for step, value in enumerate(path):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(learner.averaged().body.head.bias.detach(), expected)
+
+
+def rates(schedule, **options):
+    config = LoopConfig(steps=100, rate=2.0, schedule=schedule, **options)
+    return [learning_rate(config, step, step / 100) for step in range(101)]
+
+
+def test_schedules():
+    cosine = rates("cosine", warmup=10)
+    assert cosine[0] == pytest.approx(0.2)
+    assert cosine[50] == pytest.approx(2 * (0.01 + 0.99 / 2))
+    assert cosine[100] == pytest.approx(0.02)
+    assert rates("constant", warmup=4)[:6] == pytest.approx([0.5, 1, 1.5, 2, 2, 2])
+    config = LoopConfig(rate=2.0, schedule="plateau", warmup=0, plateau_factor=0.5)
+    assert [learning_rate(config, 9, 0.5, drops) for drops in range(3)] == [2, 1, 0.5]
+
+
+def test_one_cycle_is_torchs():
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    # Torch counts its last step as the end, so that its cycle is one step longer than its ends.
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2.0, total_steps=1001)
+    config = LoopConfig(steps=1000, rate=2.0, schedule="onecycle")
+    for step in range(1000):
+        wanted = learning_rate(config, step, step / 1000)
+        assert torchs.get_last_lr()[0] == pytest.approx(wanted, abs=0.01)
+        optimiser.step()
+        torchs.step()
+
+
+def test_plateau_lowers_the_rate_when_gains_stay_away():
+    seen = []
+    learner = trainer(8, schedule="plateau", warmup=0, rate=1.0, plateau_patience=2,
+                      validate_every=1, validate=lambda net: -1.0)  # fmt: skip
+    learner.run(lambda p: seen.append(p.rate))
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"rate": 0}, {"average": 1.0}, {"accumulate": 0}])
+def test_settings_that_break_a_rule(bad):
+    with pytest.raises(ConfigError, match="training needs"):
+        LoopConfig(**bad)
+
+
+def test_a_checkpoint_of_another_network_or_optimiser(tmp_path):
+    path = tmp_path / "last.ckpt"
+    trainer().save(path)
+    with pytest.raises(ModelError, match="same network"):
+        trainer(net=network(batch_norm=False)).resume(path)
+    state = torch.load(path, weights_only=True)
+    state["optimiser"]["param_groups"].pop()
+    torch.save(state, path)
+    with pytest.raises(ModelError, match="same network, optimiser"):
+        trainer().resume(path)
+
+
+def test_a_file_that_is_no_checkpoint_or_of_other_code(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="whole file"):
+        trainer().resume(path)
+    trainer().save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ModelError, match="whole file"):
+        trainer().resume(path)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(ModelError, match="other code"):
+        trainer().resume(path)
+
+
+@contextmanager
+def little_space(size):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    path = tmp_path / "last.ckpt"
+    learner = trainer()
+    learner.save(path)
+    before = path.read_bytes()
+    with little_space(4096), pytest.raises(OutputError, match="free some space"):
+        learner.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_labels_under_the_output_of_an_unpadded_network():
+    labels = torch.arange(36).view(1, 6, 6)
+    assert centre(labels, torch.zeros(1, 2, 2, 4)).tolist() == [
+        [[13, 14, 15, 16], [19, 20, 21, 22]]
+    ]
+    net = network(padded=False, dropout=0)
+    sampler = Sampler(size=20 + 2 * net.body.geometry.margin)
+    trainer(1, net=net, sampler=sampler).run()
+
+
+def gradients(net):
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(2)
+    net.train()
+    net.body(x).square().mean().backward()
+    grads = torch.cat([p.grad.flatten() for p in net.parameters()])
+    norms = [m.running_var.clone() for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    return grads, torch.cat(norms)
+
+
+def test_checkpointed_gradients_are_the_same_and_running_means_move_once():
+    plain, forgetful = network(), network()
+    checkpoint_gradients(forgetful)
+    calls = []
+    forgetful.body.down[0].register_forward_pre_hook(lambda m, i: calls.append(1))
+    first = forgetful.body.down[0][0]
+    runs = []
+    first.register_forward_hook(lambda m, i, o: runs.append(1))
+    for a, b in zip(gradients(plain), gradients(forgetful), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert len(runs) == 2  # forward, and again going backward
+    forgetful.eval()
+    forgetful.body(torch.rand(1, 1, 16, 16))
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-mobilenetv4_conv_small"])
+def test_checkpointed_gradients_of_encoders(encoder):
+    torch.manual_seed(0)
+    plain = smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=2).double()
+    forgetful = copy.deepcopy(plain)
+    checkpoint_gradients(forgetful)
+    x = torch.rand(2, 1, 32, 32).double()
+    for net in (plain, forgetful):
+        net.train()
+        net(x).square().mean().backward()
+    for (name, a), b in zip(plain.named_parameters(), forgetful.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
+    for a, b in zip(plain.buffers(), forgetful.buffers(), strict=True):
+        if a.is_floating_point():
+            torch.testing.assert_close(a, b)
+
+
+def together(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    path = folder / "last.ckpt"
+    learner = trainer(4, checkpoint=path, save_every=2)
+    curve = []
+    learner.run(lambda p: curve.append(p.loss))
+    again = trainer(4)
+    torch.save(learner.network.body.head.weight, folder / f"weight{rank}")
+    torch.save(curve, folder / f"curve{rank}")
+    again.resume(path)
+    assert again.step == 4
+    distributed.destroy_process_group()
+
+
+def test_two_processes_train_one_network(tmp_path):
+    mp.spawn(together, (tmp_path,), nprocs=2)
+    a, b = (torch.load(tmp_path / f"weight{rank}") for rank in range(2))
+    assert torch.equal(a, b)
+    curves = [torch.load(tmp_path / f"curve{rank}") for rank in range(2)]
+    assert curves[0] != curves[1]  # each on batches of its own
