@@ -223,6 +223,14 @@ def _codes(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[n
     return np.where(truth == _UNKNOWN, np.uint8(8), truth * np.uint8(4) + np.minimum(prediction, 3))
 
 
+def _histogram(codes: NDArray[np.uint8], length: int) -> NDArray[np.int64]:
+    """How often each code occurs; strip by strip, since bincount makes 64-bit numbers of them."""
+    counts = np.zeros(length, np.int64)
+    for row in range(0, len(codes), _STRIP_ROWS):
+        counts += np.bincount(codes[row : row + _STRIP_ROWS].ravel(), minlength=length)
+    return counts
+
+
 def _check_masks(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
     if truth.shape != prediction.shape or truth.ndim != 2:
         raise ConfigError(
@@ -233,8 +241,7 @@ def _check_masks(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Non
         ("truth", truth, (0, 1, 255)),
         ("a mask", prediction, (0, 1, 2, 255)),
     ):
-        counts = np.bincount(mask.ravel(), minlength=256)
-        odd = sorted(set(np.flatnonzero(counts).tolist()) - set(known))
+        odd = sorted(set(np.flatnonzero(_histogram(mask, 256)).tolist()) - set(known))
         if odd:
             raise ConfigError(f"{name} may hold {known} only; it also holds {odd[:5]}.")
 
@@ -250,8 +257,7 @@ def confusion(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Confus
         ConfigError: the shapes differ, or a code is none of these.
     """
     _check_masks(truth, prediction)
-    cells = np.bincount(_codes(truth, prediction).ravel(), minlength=9)
-    return Confusion(*(cells @ _CELLS).tolist())
+    return Confusion(*(_histogram(_codes(truth, prediction), 9) @ _CELLS).tolist())
 
 
 # -- boundary --------------------------------------------------------------------------------------

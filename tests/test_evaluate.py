@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -686,3 +688,24 @@ class TestCommand:
         arguments = ["evaluate", "no such model", str(folder), "--report", "no/such/folder.html"]
         found = CliRunner().invoke(app, arguments)
         assert isinstance(found.exception, OutputError)
+
+
+def test_the_pipeline_writes_what_the_card_needs(tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_pair(folder, "a", mask("wwww...."), bands=("B02", "B03", "B04", "B08", "B11", "B12"))
+    found = _tiny_model()
+    save_model(tmp_path / "tiny.safetensors", found.spec, found.network)
+    script = runpy.run_path(str(Path(__file__).parents[1] / "pipelines" / "evaluate_default.py"))
+    out = tmp_path / "out"
+    script["main"](
+        [str(folder), "--output", str(out), "--model", str(tmp_path / "tiny.safetensors")]
+    )
+    names = {"evaluation.html", "evaluation.json", "evaluation.md"}
+    assert {path.name for path in out.iterdir()} == names
+    lines = (out / "evaluation.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("| scene | tiny | tiny, 12 bands | tiny, 10 bands | tiny, 6 bands |")
+    assert lines[2].startswith("| a |")
+    assert lines[2].endswith("| 1.000 | 1.000 | 1.000 |")
+    assert "| n/a | n/a |" in lines[2]
+    assert capsys.readouterr().out.strip().splitlines() == lines
