@@ -1,0 +1,596 @@
+"""Polygons equal rasterio's, whatever the strips; areas are true; files are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.features import shapes
+
+from geounet import vectors
+from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.vectors import Polygonizer, polygonize, polygonize_rows, write_polygons
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UTM = Affine(10, 0, 399960, 0, -10, 4700040)
+COS, SIN = np.cos(np.radians(31)).item(), np.sin(np.radians(31)).item()
+ROTATED = Affine(10 * COS, 20 * SIN, 5e5, 10 * SIN, -20 * COS, 5e6)
+COLUMNS = ["class", "area_m2", "perimeter_m", "touches_edge", "touches_unobserved", "geometry"]
+
+
+def pixels(text: str) -> np.ndarray:
+    """A mask from a drawing: # water, . land, o obscured, space not observed."""
+    lines = textwrap.dedent(text).strip("\n").splitlines()
+    codes = {"#": 1, ".": 0, "o": 2, "x": 255}
+    return np.array([[codes[letter] for letter in line] for line in lines], np.uint8)
+
+
+def strips(mask: np.ndarray, height: int) -> list[np.ndarray]:
+    return [mask[top : top + height] for top in range(0, len(mask), height)]
+
+
+def reference(mask: np.ndarray, connectivity: int = 4, transform: Affine | None = None) -> list:
+    found = shapes(
+        mask, mask=mask == 1, connectivity=connectivity, transform=transform or Affine.identity()
+    )
+    return [shapely.geometry.shape(geometry) for geometry, _ in found]
+
+
+def as_set(geometries: list) -> list[bytes]:
+    return sorted(shapely.to_wkb(shapely.normalize(np.asarray(geometries, dtype=object))))
+
+
+def assert_sound(mask: np.ndarray, geometries: np.ndarray) -> None:
+    """Valid, shells counter-clockwise, holes clockwise, and as many pixels as the mask."""
+    assert shapely.is_valid(geometries).all()
+    assert shapely.area(geometries).sum() == (mask == 1).sum()
+    for polygon in shapely.get_parts(geometries):
+        assert polygon.exterior.is_ccw
+        assert not any(hole.is_ccw for hole in polygon.interiors)
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> np.ndarray:
+    """Small masks of every shape and density; most hold checkerboards and nested rings."""
+    shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    codes = draw(st.sampled_from([[0, 1], [0, 1, 1, 1], [0, 0, 0, 1], [0, 1, 2, 255]]))
+    return draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from(codes), fill=st.nothing()))
+
+
+@given(mask=masks(), height=st.integers(1, 13))
+@settings(max_examples=300, deadline=None)
+def test_equal_to_rasterio_whatever_the_strips(mask: np.ndarray, height: int) -> None:
+    geometries = polygonize_rows(strips(mask, height), mask.shape[1]).geometries()
+    assert_sound(mask, geometries)
+    assert as_set(geometries) == as_set(reference(mask))
+
+
+@given(mask=masks(), height=st.integers(1, 13))
+@settings(max_examples=200, deadline=None)
+def test_8_connected_covers_what_rasterio_covers(mask: np.ndarray, height: int) -> None:
+    polygons = polygonize_rows(strips(mask, height), mask.shape[1], connectivity=8)
+    geometries = polygons.geometries()
+    assert_sound(mask, geometries)
+    assert (shapely.get_type_id(geometries) == shapely.GeometryType.MULTIPOLYGON).all()
+    expected = [
+        shapely.MultiPolygon(shapely.get_parts(shapely.make_valid(one)).tolist())
+        for one in reference(mask, 8)
+    ]
+    assert as_set(geometries) == as_set(expected)
+
+
+@given(mask=masks())
+@settings(max_examples=100, deadline=None)
+def test_flags_of_each_polygon(mask: np.ndarray) -> None:
+    polygons = polygonize_rows(strips(mask, 3), mask.shape[1])
+    unobserved = np.pad((mask == 2) | (mask == 255), 1)
+    beside = unobserved[:-2, 1:-1] | unobserved[2:, 1:-1] | unobserved[1:-1, :-2]
+    beside |= unobserved[1:-1, 2:]
+    rim = np.ones(mask.shape, bool)
+    rim[1:-1, 1:-1] = False
+    for number, geometry in enumerate(polygons.geometries()):
+        body = rasterio.features.rasterize([geometry], mask.shape).astype(bool)
+        assert polygons.touches_edge[number] == rim[body].any()
+        assert polygons.touches_unobserved[number] == beside[body].any()
+
+
+@given(mask=masks(), seed=st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_selection_keeps_exactly_the_chosen(mask: np.ndarray, seed: int) -> None:
+    for connectivity in (4, 8):
+        polygons = polygonize_rows([mask], mask.shape[1], connectivity=connectivity)
+        keep = np.random.default_rng(seed).random(len(polygons)) < 0.5
+        chosen = polygons.select(keep)
+        assert (chosen.geometries() == polygons.geometries()[keep]).all()
+        assert (chosen.touches_edge == polygons.touches_edge[keep]).all()
+
+
+CASES = {
+    "pinched ring: a hole that touches its shell": """
+        .##.
+        #.##
+        ####
+        """,
+    "ring round land that leaks at corners only": """
+        .#.
+        #.#
+        .#.
+        """,
+    "two holes that touch in a point": """
+        ####
+        #.##
+        ##.#
+        ####
+        """,
+    "holes that touch the shell and each other": """
+        .#####
+        #.####
+        ##.###
+        ###.##
+        ####.#
+        """,
+    "rings inside rings": """
+        #########
+        #.......#
+        #.#####.#
+        #.#...#.#
+        #.#.#.#.#
+        #.#...#.#
+        #.#####.#
+        #.......#
+        #########
+        """,
+    "checkerboard": """
+        #.#.#
+        .#.#.
+        #.#.#
+        """,
+    "single pixels at strip borders": """
+        #..#
+        ....
+        .#..
+        #..#
+        """,
+    "a spiral": """
+        #######
+        ......#
+        #####.#
+        #...#.#
+        #.###.#
+        #.....#
+        #######
+        """,
+    "all water": "###\n###",
+    "no water": "...\n...",
+    "one pixel": "#",
+    "one row": "#.##.#",
+    "one column": "#\n.\n#\n#",
+}
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("drawing", CASES.values(), ids=CASES)
+def test_shapes_that_stitching_gets_wrong(drawing: str, connectivity: int) -> None:
+    mask = pixels(drawing)
+    expected = shapely.unary_union(reference(mask)) if mask.any() else shapely.Polygon()
+    counts = len(reference(mask, connectivity))
+    for height in (1, 2, 3, len(mask)):
+        polygons = polygonize_rows(strips(mask, height), mask.shape[1], connectivity=connectivity)
+        assert len(polygons) == counts
+        assert_sound(mask, polygons.geometries())
+        assert shapely.unary_union(polygons.geometries()).equals(expected)
+
+
+def test_a_pinched_ring_becomes_a_shell_with_a_hole() -> None:
+    mask = pixels(CASES["pinched ring: a hole that touches its shell"])
+    (polygon,) = polygonize_rows([mask], 4).geometries()
+    assert len(polygon.interiors) == 1
+    assert polygon.interiors[0].bounds == (1, 1, 2, 2)
+
+
+def test_long_chains_of_corners_are_one_8_connected_feature() -> None:
+    diagonal = np.eye(200, dtype=np.uint8)[:, np.random.default_rng(0).permutation(200)]
+    mask = np.kron(np.eye(2, dtype=np.uint8), np.eye(100, dtype=np.uint8))
+    assert len(polygonize_rows([mask], 200, connectivity=8)) == 1
+    assert len(polygonize_rows([diagonal], 200, connectivity=8)) == len(reference(diagonal, 8))
+
+
+def test_wide_rasters_sort_columns_beyond_16_bits() -> None:
+    mask = (np.random.default_rng(3).random((2, 70_000)) < 0.5).astype(np.uint8)
+    assert as_set(polygonize_rows([mask], 70_000).geometries()) == as_set(reference(mask))
+
+
+def test_a_large_mask_equals_rasterio_and_does_not_depend_on_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noise = np.random.default_rng(1).random((300, 700))
+    mask = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1) > 1.5).astype(np.uint8)
+    whole = polygonize_rows([mask], 700)
+    assert as_set(whole.geometries()) == as_set(reference(mask))
+    monkeypatch.setattr(vectors, "_CHUNK_PIXELS", 700 * 7)
+    cut = polygonize_rows(strips(mask, 41), 700)
+    assert (cut.corners == whole.corners).all()
+    assert (cut.ring_offsets == whole.ring_offsets).all()
+    assert (cut.polygon_offsets == whole.polygon_offsets).all()
+
+
+def test_pixels_are_dropped_as_they_are_scanned() -> None:
+    polygonizer = Polygonizer(1000)
+    for _ in range(50):
+        polygonizer.add(np.ones((1000, 1000), np.uint8))
+    held = sum(getattr(part, name).nbytes for part in polygonizer._parts for name in part.__slots__)
+    assert held < 50 * 1000 * 8  # the lattice rows' counts; the pixels were 50 MB
+    assert polygonizer.finish().geometries()[0].area == 5e7
+
+
+def test_other_codes_have_polygons_too() -> None:
+    mask = pixels("#o.\nxxo")
+    polygons = polygonize_rows([mask], 3, code=2)
+    assert [one.bounds for one in polygons.geometries()] == [(1, 0, 2, 1), (2, 1, 3, 2)]
+    assert polygons.touches_unobserved.tolist() == [True, True]
+    frame = polygons.to_frame(UTM, "EPSG:32631")
+    assert frame["class"].tolist() == ["obscured", "obscured"]
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED, Affine(0.1, 0, 0.3, 0, 0.7, 0.9)])
+def test_coordinates_equal_rasterios_to_the_last_bit(transform: Affine) -> None:
+    mask = (np.random.default_rng(5).random((40, 50)) < 0.6).astype(np.uint8)
+    geometries = polygonize_rows([mask], 50).geometries(transform)
+    assert as_set(geometries) == as_set(reference(mask, transform=transform))
+    assert all(polygon.exterior.is_ccw for polygon in geometries)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [
+        ({"width": 0}, None),
+        ({"width": 3, "connectivity": 6}, None),
+        ({"width": 3}, np.zeros((2, 4), np.uint8)),
+        ({"width": 3}, np.zeros((2, 3), np.int16)),
+        ({"width": 3}, np.zeros(3, np.uint8)),
+    ],
+)
+def test_wrong_parameters_and_rows_are_refused(arguments: dict, rows: np.ndarray | None) -> None:
+    width = arguments.pop("width")
+    with pytest.raises(ConfigError):
+        polygonize_rows([] if rows is None else [rows], width, **arguments)
+
+
+# -- areas and attributes --------------------------------------------------------------------------
+
+
+def dense(polygon: shapely.Polygon, crs: object, step: float) -> shapely.Polygon:
+    """The polygon in longitude and latitude, its edges straight in the CRS."""
+    to_angles = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+    return shapely.transform(
+        shapely.segmentize(polygon, step), to_angles.transform, interleaved=False
+    )
+
+
+GEODESIC = {
+    "utm": ("EPSG:32631", UTM, 100.0),
+    "utm, far from its meridian": ("EPSG:32631", Affine(10, 0, 900000, 0, -10, 7.2e6), 100.0),
+    "utm, rotated": ("EPSG:32631", ROTATED, 100.0),
+    "web mercator": ("EPSG:3857", Affine(30, 0, 5e5, 0, -30, 8.4e6), 300.0),
+    "geographic": ("EPSG:4326", Affine(0.0002, 0, 5, 0, -0.0003, 61), 0.002),
+    "geographic, grads": ("EPSG:4807", Affine(0.0002, 0, 1, 0, -0.0002, 52), 0.002),
+    "us feet": ("EPSG:2263", Affine(30, 0, 9e5, 0, -30, 3e5), 300.0),
+    "across the pole": ("EPSG:3995", Affine(1000, 0, -5e4, 0, -1000, 6e4), 2000.0),
+    "across the antimeridian": ("EPSG:32601", Affine(20, 0, 150000, 0, -20, 2000000), 200.0),
+}
+
+
+@pytest.mark.parametrize(("crs", "transform", "step"), GEODESIC.values(), ids=GEODESIC)
+def test_area_and_perimeter_are_those_on_the_ellipsoid(
+    crs: str, transform: Affine, step: float
+) -> None:
+    mask = np.zeros((90, 110), np.uint8)
+    mask[10:80, 5:100] = 1
+    mask[30:35, 20:70] = 0
+    mask[32, 40] = 1
+    frame = polygonize_rows([mask], 110).to_frame(transform, crs)
+    geod = pyproj.CRS(crs).get_geod()
+    for row in frame.itertuples():
+        # an equal-area map of the dense polygon: nothing shared with the way under test
+        polygon = dense(row.geometry, crs, step)
+        if crs == "EPSG:4807":  # a shift of datum is not part of an area
+            polygon = shapely.transform(shapely.segmentize(row.geometry, step), lambda c: c * 0.9)
+        area, _ = geod.geometry_area_perimeter(polygon)
+        rings = [polygon.exterior, *polygon.interiors]
+        perimeter = sum(geod.geometry_length(ring) for ring in rings)
+        assert row.area_m2 == pytest.approx(abs(area), rel=2e-6)
+        assert row.perimeter_m == pytest.approx(perimeter, rel=2e-6)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_area_of_a_world_wide_raster(crs: str) -> None:
+    """The zone between two parallels, whose area is known in closed form."""
+    if crs == "EPSG:4326":
+        transform, rows = Affine(1, 0, -180, 0, -1, 90), slice(30, 60)
+    else:
+        half = 20037508.342789244
+        transform, rows = Affine(half / 180, 0, -half, 0, -half / 180, half), slice(90, 170)
+    mask = np.zeros((180 if crs == "EPSG:4326" else 360, 360), np.uint8)
+    mask[rows] = 1
+    frame = polygonize_rows([mask], 360).to_frame(transform, crs)
+    to_angles = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+    _, (north, south) = to_angles.transform(
+        [0, 0], [transform.f + transform.e * row for row in (rows.start, rows.stop)]
+    )
+    equal_area = pyproj.Proj("+proj=cea +ellps=WGS84")
+    zone = 2 * equal_area(180, 0)[0] * (equal_area(0, north)[1] - equal_area(0, south)[1])
+    assert frame.area_m2[0] == pytest.approx(zone, rel=1e-7)
+
+
+def test_small_polygons_keep_their_digits() -> None:
+    mask = np.zeros((3000, 3000), np.uint8)
+    mask[99::100, ::100] = 1
+    frame = polygonize_rows([mask], 3000).to_frame(UTM, "EPSG:32631")
+    alone = polygonize_rows([mask[-1:]], 3000)
+    near = alone.to_frame(Affine(10, 0, UTM.c, 0, -10, UTM.f - 29990), "EPSG:32631")
+    assert np.abs(frame.area_m2[-30:].to_numpy() - near.area_m2.to_numpy()).max() < 1e-6
+
+
+def test_without_a_crs_units_are_those_of_the_transform() -> None:
+    mask = pixels("##.\n###")
+    frame = polygonize_rows([mask], 3).to_frame(Affine(2, 0, 7, 0, -3, 1))
+    assert frame.crs is None
+    assert frame.area_m2.tolist() == [30.0]
+    assert frame.perimeter_m.tolist() == [2 * 2 * 3 + 2 * 3 * 2]
+
+
+def test_engineering_crs_area_is_in_its_metres() -> None:
+    feet = pyproj.CRS.from_wkt(
+        'LOCAL_CS["site",UNIT["foot",0.3048],AXIS["X",EAST],AXIS["Y",NORTH]]'
+    )
+    frame = polygonize_rows([pixels("#")], 1).to_frame(Affine(10, 0, 0, 0, -10, 0), feet)
+    assert frame.area_m2[0] == pytest.approx(3.048**2, rel=1e-12)
+
+
+def test_minimum_area_looks_at_whole_features() -> None:
+    mask = pixels(
+        """
+        ###.#
+        #.#..
+        ###.#
+        ....#
+        """
+    )
+    polygons = polygonize_rows(strips(mask, 1), 5)
+    sizes = {
+        least: polygons.to_frame(Affine.identity(), min_area=least).area_m2.tolist()
+        for least in (0, 2, 8, 9)
+    }
+    assert sizes == {0: [8.0, 1.0, 2.0], 2: [8.0, 2.0], 8: [8.0], 9: []}
+    assert list(polygons.to_frame(UTM, 32631, min_area=1e9).columns) == COLUMNS
+    with pytest.raises(ConfigError, match="minimum area"):
+        polygons.to_frame(UTM, min_area=-1.0)
+
+
+def test_a_raster_off_the_earth_is_refused() -> None:
+    with pytest.raises(SceneError, match="Crop"):
+        polygonize_rows([pixels("#")], 1).to_frame(Affine(1e6, 0, 3e7, 0, 1e6, 1e7), "ESRI:54009")
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frame() -> gpd.GeoDataFrame:
+    mask = (np.random.default_rng(2).random((30, 40)) < 0.6).astype(np.uint8)
+    return polygonize_rows([mask], 40).to_frame(UTM, "EPSG:32631")
+
+
+@pytest.fixture
+def empty() -> gpd.GeoDataFrame:
+    return polygonize_rows([np.zeros((3, 4), np.uint8)], 4).to_frame(UTM, "EPSG:32631")
+
+
+def make_mask_file(path: Path, mask: np.ndarray, **profile: object) -> Path:
+    given = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32631", "transform": UTM}
+    given |= {"height": mask.shape[0], "width": mask.shape[1]} | profile
+    with rasterio.open(path, "w", **given) as file:
+        file.write(mask, 1)
+    return path
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_polygons_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transform: Affine, tiled: bool
+) -> None:
+    monkeypatch.setattr(vectors, "_STRIP_PIXELS", 100 * 40)
+    mask = (np.random.default_rng(2).random((130, 100)) < 0.6).astype(np.uint8)
+    layout = {"tiled": True, "blockxsize": 32, "blockysize": 32} if tiled else {"blockysize": 130}
+    path = make_mask_file(tmp_path / "mask.tif", mask, transform=transform, nodata=255, **layout)
+    frame = polygonize(path)
+    assert frame.crs == pyproj.CRS("EPSG:32631")
+    assert list(frame.columns) == COLUMNS
+    assert as_set(frame.geometry.to_numpy()) == as_set(reference(mask, transform=transform))
+
+
+def test_a_file_without_crs_works(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    mask = pixels("#.#")
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        make_mask_file(path, mask, driver="PNG", crs=None, transform=Affine.identity())
+    frame = polygonize(path)
+    assert frame.crs is None
+    assert frame.area_m2.tolist() == [1.0, 1.0]
+
+
+def test_what_is_not_a_mask_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match="cannot be read"):
+        polygonize(tmp_path / "none.tif")
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(SceneError, match="cannot be read"):
+        polygonize(tmp_path / "text.tif")
+    path = make_mask_file(tmp_path / "float.tif", np.zeros((2, 2)), dtype="float32")
+    with pytest.raises(SceneError, match="one uint8 band"):
+        polygonize(path)
+    path = make_mask_file(tmp_path / "cut.tif", np.ones((400, 400), np.uint8))
+    path.write_bytes(path.read_bytes()[:50_000])
+    with pytest.raises(SceneError, match="cannot be read"):
+        polygonize(path)
+
+
+def read(path: Path) -> gpd.GeoDataFrame:
+    return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb", "geojson"])
+@pytest.mark.parametrize("kind", ["frame", "empty"])
+def test_formats_read_back(
+    tmp_path: Path, request: pytest.FixtureRequest, suffix: str, kind: str
+) -> None:
+    frame = request.getfixturevalue(kind)
+    path = write_polygons(frame, tmp_path / f"water.{suffix}")
+    if suffix in ("gpkg", "fgb"):
+        assert pyogrio.list_layers(path)[:, 0].tolist() == ["polygons"]
+    assert list(tmp_path.iterdir()) == [path]
+    found = read(path)
+    if suffix == "geojson":
+        assert found.crs == pyproj.CRS(4326)
+        found = found.to_crs(32631)
+    assert found.crs == frame.crs
+    if suffix == "geojson" and kind == "empty":
+        return  # it has no place for columns
+    assert set(found.columns) == set(COLUMNS)
+    found = found.sort_values("area_m2", kind="stable")  # FlatGeobuf orders by place
+    frame = frame.sort_values("area_m2", kind="stable")
+    assert np.allclose(found.area_m2, frame.area_m2, rtol=1e-14)
+    assert found["class"].tolist() == frame["class"].tolist()
+    assert found.touches_edge.dtype == np.bool_
+    if suffix != "geojson":
+        assert as_set(found.geometry.to_numpy()) == as_set(frame.geometry.to_numpy())
+    elif len(frame):  # 7 decimals are half a centimetre either way
+        moved = shapely.hausdorff_distance(found.geometry.to_numpy(), frame.geometry.to_numpy())
+        assert moved.max() < 0.01
+    if len(frame):
+        assert set(found.geom_type) == {"Polygon"}
+
+
+def test_8_connected_features_are_written_as_multipolygons(tmp_path: Path) -> None:
+    polygons = polygonize_rows([pixels("#..\n.#.")], 3, connectivity=8)
+    for suffix in ("gpkg", "fgb", "parquet", "geojson"):
+        path = write_polygons(polygons.to_frame(UTM, 32631), tmp_path / f"water.{suffix}")
+        assert read(path).geom_type.tolist() == ["MultiPolygon"]
+
+
+def test_geoparquet_has_a_bounding_box_column(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    import pyarrow.parquet  # noqa: PLC0415
+
+    path = write_polygons(frame, tmp_path / "water.parquet")
+    meta = json.loads(pyarrow.parquet.read_metadata(path).metadata[b"geo"])
+    assert meta["version"] == "1.1.0"
+    assert meta["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
+    part = gpd.read_parquet(path, bbox=tuple(frame.geometry[0].bounds))
+    assert 0 < len(part) < len(frame)
+
+
+def test_geojson_follows_rfc_7946(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    path = write_polygons(frame, tmp_path / "water.geojson")
+    data = json.loads(path.read_text())
+    assert set(data) == {"type", "features"}
+    shells = [feature["geometry"]["coordinates"][0] for feature in data["features"]]
+    assert all(shapely.LinearRing(shell).is_ccw for shell in shells)
+    assert all(round(x, 7) == x for shell in shells for point in shell for x in point)
+    with pytest.raises(ConfigError, match="no CRS"):
+        write_polygons(frame.set_crs(None, allow_override=True), tmp_path / "no.geojson")
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32601", Affine(2000, 0, 100000, 0, -2000, 1000000)),
+        ("EPSG:4326", Affine(0.02, 0, 179.0, 0, -0.02, 10)),
+    ],
+)
+def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path, crs: str, transform: Affine) -> None:
+    mask = np.zeros((80, 100), np.uint8)
+    mask[5:75, 5:95] = 1
+    mask[30:40, 20:60] = 0
+    frame = polygonize_rows([mask], 100).to_frame(transform, crs)
+    (cut,) = gpd.read_file(write_polygons(frame, tmp_path / "water.geojson")).geometry
+    west, _, east, _ = cut.bounds
+    assert (west, east) == (-180, 180)
+    assert cut.is_valid
+    assert all(part.bounds[2] - part.bounds[0] < 3 for part in cut.geoms)
+    cea = "+proj=cea +lon_0=180 +ellps=WGS84"
+    whole = frame.to_crs(cea).area[0]
+    assert gpd.GeoSeries([cut], crs=4326).to_crs(cea).area[0] == pytest.approx(whole, rel=1e-4)
+
+
+def test_geojson_of_the_world_ocean_is_not_unwrapped(tmp_path: Path) -> None:
+    mask = np.ones((18, 36), np.uint8)
+    mask[3:9, 3:20] = 0
+    frame = polygonize_rows([mask], 36).to_frame(Affine(10, 0, -180, 0, -10, 90), 4326)
+    path = write_polygons(frame, tmp_path / "water.geojson")
+    assert gpd.read_file(path).geometry[0].equals(frame.geometry[0])
+
+
+@pytest.mark.parametrize("name", ["water.shp", "water.txt", "water"])
+def test_unknown_formats_are_refused(tmp_path: Path, frame: gpd.GeoDataFrame, name: str) -> None:
+    with pytest.raises(ConfigError, match="gpkg, parquet, fgb"):
+        write_polygons(frame, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_format_may_be_named(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    path = write_polygons(frame, tmp_path / "water.pq", format="parquet")
+    assert len(gpd.read_parquet(path)) == len(frame)
+    with pytest.raises(ConfigError, match="Shapefiles"):
+        write_polygons(frame, tmp_path / "water.gpkg", format="shp")
+
+
+def test_existing_files_are_kept_unless_told(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    path = tmp_path / "water.gpkg"
+    path.write_text("old")
+    with pytest.raises(OutputError, match="exists"):
+        write_polygons(frame, path)
+    assert path.read_text() == "old"
+    write_polygons(frame, path, overwrite=True)
+    assert len(read(path)) == len(frame)
+    with pytest.raises(OutputError):
+        write_polygons(frame, tmp_path / "missing" / "water.gpkg")
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb", "geojson"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    """A limit on file size stands for the full disk; set in a process of its own."""
+    path = tmp_path / f"water.{suffix}"
+    path.write_text("old")
+    script = f"""
+import resource, signal, numpy as np
+from affine import Affine
+from geounet.errors import OutputError
+from geounet.vectors import polygonize_rows, write_polygons
+mask = (np.random.default_rng(0).random((200, 200)) < 0.6).astype(np.uint8)
+frame = polygonize_rows([mask], 200).to_frame(Affine(10, 0, 4e5, 0, -10, 4e6), "EPSG:32631")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_polygons(frame, {str(path)!r}, overwrite=True)
+except OutputError as error:
+    print("refused:", error)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "refused:" in out.stdout
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
