@@ -636,21 +636,22 @@ class Sequential:
             step(batch, generator)
 
 
-def water_augmentation(wavelengths: Sequence[float], patterns: BandPatterns) -> Sequential:
-    """The default model's augmentations, in the order in which light meets them."""
+def spectral_augmentations(wavelengths: Sequence[float]) -> tuple[Augmentation, ...]:
+    """What sky, ground, water and sensor can do, in the order in which light meets them."""
     waves = tuple(wavelengths)
-    return Sequential(
-        (
-            Dihedral(),
-            Paste(),
-            Streams(waves),
-            WaterColour(waves),
-            GroundCover(waves),
-            Relief(waves),
-            SnowCover(waves),
-            Clouds(waves),
-            Atmosphere(waves),
-            SensorNoise(waves),
-            patterns,
-        )
+    return (
+        Paste(),
+        Streams(waves),
+        WaterColour(waves),
+        GroundCover(waves),
+        Relief(waves),
+        SnowCover(waves),
+        Clouds(waves),
+        Atmosphere(waves),
+        SensorNoise(waves),
     )
+
+
+def water_augmentation(wavelengths: Sequence[float], patterns: BandPatterns) -> Sequential:
+    """The default model's augmentations."""
+    return Sequential((Dihedral(), *spectral_augmentations(wavelengths), patterns))
