@@ -277,7 +277,7 @@ def _plan(grid: Grid, model: Model, config: RunConfig) -> WindowPlan:
     spec = model.spec
     tile = config.tile or spec.tile
     multiple, remainder = spec.tile_multiple, spec.tile_remainder
-    if tile % multiple != remainder:
+    if (tile - remainder) % multiple:
         fits = f"a multiple of {multiple}" + (f" plus {remainder}" if remainder else "")
         lower = max(tile - (tile - remainder) % multiple, multiple + remainder)
         raise ConfigError(
