@@ -267,6 +267,11 @@ def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job
 def _fit(scene: Scene, model: Model, config: RunConfig) -> Job:
     inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     plan = _plan(scene.grid, model, config)
+    if config.polygons and config.format == "geojson" and scene.grid.crs is None:
+        raise ConfigError(
+            f"GeoJSON is in WGS 84 (RFC 7946) and {scene.uri} has no CRS. "
+            f"Use --format gpkg, parquet or fgb."
+        )
     _check_numbers(scene, inputs)
     device = str(TorchEngine(model, inputs, device=config.device).device)
     return Job(scene, model, inputs, plan, config, device)
