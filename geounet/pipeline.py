@@ -8,6 +8,7 @@ Each side runs ahead of the next by one item at most, so memory does not grow wi
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import tempfile
@@ -34,7 +35,6 @@ from geounet.tiling import Window, WindowPlan
 from geounet.vectors import Polygonizer, write_polygons
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Generator, Iterator
 
     from numpy.typing import NDArray
@@ -620,6 +620,16 @@ def check_outputs(job: Job) -> None:
     Raises:
         OutputError: as said.
     """
+    folder = job.config.output.absolute()
+    nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
+        raise _not_writable(folder, f"{nearest} is none")
+    folders = [str(path) for path in job.outputs.values() if path.is_dir()]
+    if folders:
+        raise OutputError(
+            f"an output is a file; these are folders: {', '.join(folders)}. Remove them or "
+            f"choose another --output."
+        )
     there = [str(path) for path in job.outputs.values() if path.exists()]
     if there and not job.config.overwrite:
         raise OutputError(
@@ -640,14 +650,25 @@ def _staged(outputs: dict[str, Path]) -> Iterator[dict[str, Path]]:
         folder.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=folder, prefix=".geounet-"))
     except OSError as error:
-        raise OutputError(
-            f"the output must be a folder that can be written to: {folder}: {error}. "
-            f"Choose another --output."
-        ) from error
+        raise _not_writable(folder, error) from error
     try:
         staged = {kind: stage / path.name for kind, path in outputs.items()}
         yield staged
-        for kind, path in outputs.items():
-            staged[kind].replace(path)
+        _rename(staged, outputs)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _rename(staged: dict[str, Path], outputs: dict[str, Path]) -> None:
+    for kind, path in outputs.items():
+        try:
+            staged[kind].replace(path)
+        except OSError as error:
+            raise _not_writable(path.parent, error) from error
+
+
+def _not_writable(folder: Path, reason: object) -> OutputError:
+    return OutputError(
+        f"the output must be a folder that can be written to: {folder}: {reason}. "
+        f"Choose another --output."
+    )
