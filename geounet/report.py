@@ -332,9 +332,10 @@ th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #8884
 th:first-child, td:first-child { text-align: left; }
 tr.judged td { font-weight: 600; }
 small { display: block; font-weight: 400; opacity: .7; white-space: nowrap; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: .8rem;
-  margin-top: 1rem; }
-figure { margin: 0; } figcaption { font-size: .85rem; }
+td.remark { text-align: left; font-weight: 400; opacity: .7; }
+td:first-child { white-space: nowrap; }
+.pictures { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: 1rem; }
+figure { margin: 0; flex: 1 1 15rem; max-width: 24rem; } figcaption { font-size: .85rem; }
 img { width: 100%; image-rendering: pixelated; border: 1px solid #8884; }
 .key { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; font-size: .85rem; margin: .6rem 0; }
 .key i { display: inline-block; width: .9em; height: .9em; margin-right: .4em;
@@ -382,7 +383,7 @@ def evaluation_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> N
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
         _provenance(evaluation),
-        "<h2>All scenes</h2>",
+        "<h2>Mean over scenes</h2>",
         _overall(evaluation),
         *[_scene_section(evaluation, view) for view in evaluation.views],
         notes,
@@ -399,7 +400,7 @@ def _provenance(evaluation: Evaluation) -> str:
 
 def _overall(evaluation: Evaluation) -> str:
     """Mean over scenes, worst scene, and all pixels together."""
-    header = ["Method, mean over scenes", "Scenes", "Worst IoU", "IoU, all pixels"]
+    header = ["Method", "Scenes", "Worst IoU", "IoU, all pixels"]
     rows = []
     for method in evaluation.methods:
         scored = [score for score in evaluation.of(method) if score.score]
@@ -421,11 +422,19 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Cells are HTML already; the first row is the judged method's."""
     head = "".join(f"<th scope='col'>{text}</th>" for text in header)
     body = "".join(
-        f"<tr{' class=judged' if i == 0 else ''}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>"
+        f"<tr{' class=judged' if i == 0 else ''}>{_html_cells(row, len(header))}</tr>"
         for i, row in enumerate(rows)
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f"<div class='scroll'>{table}</div>"
+
+
+def _html_cells(row: Sequence[str], columns: int) -> str:
+    """Cells of a row; one that has fewer has a remark in its last."""
+    cells = [f"<td>{cell}</td>" for cell in row]
+    if len(row) < columns:
+        cells[-1] = f"<td class=remark colspan={columns - len(row) + 1}>{row[-1]}</td>"
+    return "".join(cells)
 
 
 def _cell(name: str, estimate: Estimate) -> str:
@@ -451,7 +460,7 @@ def _scene_section(evaluation: Evaluation, view: SceneView) -> str:
 
 def _scene_cells(score: SceneScore) -> list[str]:
     if score.score is None:
-        return [f"n/a<small>{escape(score.note)}</small>"] + ["n/a"] * (len(METRICS) + 5)
+        return [f"n/a: {escape(score.note)}"]
     counts = score.score.confusion
     return [
         *[_cell(name, score.score.metrics[name]) for name in METRICS],
