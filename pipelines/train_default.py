@@ -206,6 +206,9 @@ def allowed_sets(scene: RawScene) -> NDArray[np.uint8]:
         cloud = np.where(mndwi > 0.2, LAND | WATER, LAND)
         foam = np.where(muddy, WATER, LAND | WATER)
         allowed = np.where(wet & (mndwi > 0.3) & (ndwi > 0.1), WATER, allowed)
+        # Mixed and shallow water: people who label by hand count it as water.
+        damp = (mndwi > 0.0) & (ndwi > -0.15) & (swir < 0.15) & (nir < 0.2)
+        allowed = np.where(damp & (teacher == 1), WATER, allowed)
     for code, sets in ((0, shadow), (2, foam), (4, cloud)):
         allowed = np.where(teacher == code, sets, allowed)
     allowed = np.where((ndwi < -0.4) & (nir > 0.15) & (teacher != 4), LAND, allowed)

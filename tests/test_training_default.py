@@ -1,0 +1,89 @@
+"""The default model's recipe: what its labels become, and how it is calibrated."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+PATH = Path(__file__).parents[1] / "pipelines" / "train_default.py"
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("train_default", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+SHADOW, TEACHER_WATER, SNOW, TEACHER_LAND, CLOUD = range(5)
+LAND, WATER, OBSCURED = 1, 2, 4
+DARK_WATER = (0.03, 0.02, 0.01)
+FOREST = (0.04, 0.30, 0.15)
+SEDIMENT = (0.15, 0.18, 0.015)
+CLOUD_TOP = (0.60, 0.60, 0.40)
+WET_EDGE = (0.08, 0.09, 0.07)
+
+
+def one_pixel(recipe, name, green_nir_swir, teacher, consensus=255):
+    pixels = np.zeros((12, 1, 1), np.int16)
+    green, nir, swir = (round(10000 * v) for v in green_nir_swir)
+    pixels[[2, 7, 10], 0, 0] = green, nir, swir
+    present = tuple(i in {2, 7, 10} for i in range(12))
+    labels = np.array([consensus, teacher, 200], np.uint8).reshape(3, 1, 1)
+    return recipe.RawScene(name, pixels, present, labels, "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "spectrum", "teacher", "consensus", "expected"),
+    [
+        ("clear", DARK_WATER, SHADOW, 255, WATER),
+        ("taylorsville_L8", DARK_WATER, SHADOW, 255, LAND | WATER | OBSCURED),
+        ("clear", FOREST, SHADOW, 255, LAND),
+        ("taylorsville_L8", (0.05, 0.08, 0.05), SHADOW, 255, LAND | OBSCURED),
+        ("clear", SEDIMENT, SNOW, 255, WATER),
+        ("taylorsville_L8", SEDIMENT, SNOW, 255, WATER),
+        ("terramind_609U_541L_3_0", (0.7, 0.6, 0.1), SNOW, 255, OBSCURED),
+        ("taylorsville_L8", CLOUD_TOP, CLOUD, 255, OBSCURED),
+        ("clear", CLOUD_TOP, CLOUD, 255, LAND | WATER),
+        ("clear", (0.35, 0.45, 0.5), CLOUD, 255, LAND),
+        ("clear", WET_EDGE, TEACHER_WATER, 255, WATER),
+        ("clear", WET_EDGE, TEACHER_LAND, 255, LAND | WATER),
+        ("clear", DARK_WATER, SHADOW, 0, LAND),
+        ("clear", FOREST, CLOUD, 1, WATER),
+    ],
+)
+def test_what_a_pixel_can_be(recipe, name, spectrum, teacher, consensus, expected):
+    scene = one_pixel(recipe, name, spectrum, teacher, consensus)
+    assert recipe.allowed_sets(scene).item() == expected
+
+
+def test_pixels_never_observed_have_no_label(recipe):
+    scene = one_pixel(recipe, "clear", (0, 0, 0), TEACHER_WATER, consensus=1)
+    assert recipe.allowed_sets(scene).item() == 0
+
+
+def test_chips_of_one_region_are_one_site(recipe):
+    assert recipe.site_of("ship_1_2022") == recipe.site_of("ship_2_2022")
+    assert recipe.site_of("betsiboka_L8_2017") == recipe.site_of("betsiboka_L8_2020")
+    assert recipe.site_of("hawassa_30m") != recipe.site_of("sundarbans")
+
+
+def test_the_fitted_temperature_undoes_a_known_sharpening(recipe):
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(40000, 3, generator=rng) * 1.5
+    water = torch.rand(40000, generator=rng) < logits.softmax(1)[:, 1]
+    assert recipe.fit_temperature(2.0 * logits, water) == pytest.approx(2.0, rel=0.05)
+    assert recipe.fit_temperature(logits, water) == pytest.approx(1.0, rel=0.05)
+
+
+def test_water_counts_only_where_it_is_not_obscured(recipe):
+    logits = torch.log(torch.tensor([[0.1, 0.4, 0.05], [0.8, 0.5, 0.35], [0.1, 0.1, 0.6]]))[:, None]
+    truth = np.array([[1, 0, 1]], np.uint8)
+    assert recipe.water_iou(logits, truth) == pytest.approx(1 / 3)
+    truth[0, 1:] = 255
+    assert recipe.water_iou(logits, truth) == 1
