@@ -44,7 +44,7 @@ def test_labels_move_with_their_pixels(rotation, elastic):
 
 def test_a_turn_keeps_shapes_in_windows_that_are_not_square():
     rows, cols = torch.meshgrid(torch.arange(40), torch.arange(80), indexing="ij")
-    disc = ((rows - 20) ** 2 + (cols - 40) ** 2 < 100).float().expand(4, 1, 40, 80)
+    disc = ((rows - 19.5) ** 2 + (cols - 39.5) ** 2 < 100).float().expand(4, 1, 40, 80)
     turned = Batch(
         disc + 0.1,
         torch.ones(4, 1, dtype=torch.bool),
