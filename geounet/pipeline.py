@@ -46,6 +46,7 @@ __all__ = [
     "RunResult",
     "Strip",
     "check_outputs",
+    "fit",
     "predict_mask",
     "predict_strips",
     "prepare",
@@ -261,10 +262,11 @@ def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job
     scene = open_scene(
         uri, bands=config.bands, scale=config.scale, offset=config.offset, nodata=config.nodata
     )
-    return _fit(scene, load_model(config.model), config)
+    return fit(scene, load_model(config.model), config)
 
 
-def _fit(scene: Scene, model: Model, config: RunConfig) -> Job:
+def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
+    """Like `prepare`, for a scene and a model that are at hand."""
     inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     plan = _plan(scene.grid, model, config)
     if config.polygons and config.format == "geojson" and scene.grid.crs is None:
@@ -484,7 +486,7 @@ def predict_mask(scene: Scene, model: Model, config: RunConfig | None = None) ->
         SceneError: the scene cannot be read, or lacks a band that the model needs.
         ConfigError: a parameter breaks a rule.
     """
-    job = _fit(scene, model, config or RunConfig())
+    job = fit(scene, model, config or RunConfig())
     return np.concatenate([strip.codes for strip in predict_strips(job)])
 
 
