@@ -82,6 +82,32 @@ def test_unobserved_pixels_take_no_part_in_averages():
     assert batch.pixels[batch.observed].unique().tolist() == [5.0]
 
 
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((1, 1, 1, 1), 1),
+        ((1, 1, 1, 2), 1),
+        ((1, 1, 2, 2), 3),
+        ((1, 2, 2, 2), 2),
+        ((1, 2, 0, 0), 0),
+        ((1, 1, 1, 0), 1),
+        ((5, 5, 1, 1), 5),
+        ((7, 7, 7, 7), 7),
+    ],
+)
+def test_labels_of_mixed_pixels_allow_what_covers_a_third(parts, expected):
+    allowed = torch.tensor(parts, dtype=torch.uint8).reshape(2, 2).repeat(32, 32)
+    source = MemorySource(torch.ones(1, 64, 64, dtype=torch.int16), allowed, 1.0)
+    scene = LabelledScene.index("mixed", source, (True,), site="mixed")
+    sampler = WindowSampler([scene], 32, 1, (2.0, 2.0), zoom_chance=1.0)
+    seen = set()
+    rng = generator()
+    for _ in range(20):  # windows start at odd corners too, but each averages two by two
+        window = sampler._read(scene, 2.0, rng)[1]
+        seen |= set(window.unique().tolist())
+    assert expected in seen
+
+
 def test_a_coarse_scene_is_not_averaged_further():
     scene = made_scene(shape=(300, 300), coarsest=1.0)
     batch = WindowSampler([scene], 32, 4, (2.0, 3.0), zoom_chance=1.0).draw(generator())

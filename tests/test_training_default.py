@@ -26,7 +26,8 @@ DARK_WATER = (0.03, 0.02, 0.01)
 FOREST = (0.04, 0.30, 0.15)
 SEDIMENT = (0.15, 0.18, 0.015)
 CLOUD_TOP = (0.60, 0.60, 0.40)
-WET_EDGE = (0.08, 0.09, 0.07)
+WET_EDGE = (0.09, 0.09, 0.065)
+DRY_EDGE = (0.08, 0.09, 0.09)
 
 
 def one_pixel(recipe, name, green_nir_swir, teacher, consensus=255):
@@ -52,9 +53,13 @@ def one_pixel(recipe, name, green_nir_swir, teacher, consensus=255):
         ("clear", CLOUD_TOP, CLOUD, 255, LAND | WATER),
         ("clear", (0.35, 0.45, 0.5), CLOUD, 255, LAND),
         ("clear", WET_EDGE, TEACHER_WATER, 255, WATER),
-        ("clear", WET_EDGE, TEACHER_LAND, 255, LAND | WATER),
+        ("clear", WET_EDGE, TEACHER_LAND, 255, WATER),
+        ("clear", DRY_EDGE, TEACHER_WATER, 255, LAND),
+        ("clear", (0.09, 0.085, 0.085), TEACHER_LAND, 255, LAND | WATER),
+        ("clear", (0.09, 0.085, 0.085), TEACHER_WATER, 1, LAND | WATER),
         ("clear", DARK_WATER, SHADOW, 0, LAND),
-        ("clear", FOREST, CLOUD, 1, WATER),
+        ("clear", FOREST, CLOUD, 1, LAND | WATER),
+        ("clear", SEDIMENT, CLOUD, 1, WATER),
     ],
 )
 def test_what_a_pixel_can_be(recipe, name, spectrum, teacher, consensus, expected):

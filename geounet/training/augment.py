@@ -279,7 +279,7 @@ class Streams:
         cover = cover * land.unsqueeze(1)
         mixed = torch.lerp(pixels, self._water(pixels, generator), cover)
         wet = cover[:, 0]
-        sets = torch.where(wet >= 0.35, WATER, torch.where(wet > 0.12, LAND | WATER, allowed))
+        sets = torch.where(wet >= 0.3, WATER, torch.where(wet > 0.12, LAND | WATER, allowed))
         batch.allowed[index] = sets.to(allowed.dtype)
         _write(batch, index, mixed)
 

@@ -241,5 +241,19 @@ def _resize(
     mean = functional.interpolate((pixels * observed)[None], size=size, **mode)
     seen = weight[0] > 0.5
     resized = torch.where(seen, mean[0] / weight[0].clamp(min=1e-6), 0.0)
-    labels = functional.interpolate(allowed[None, None].float(), size=size, mode="nearest-exact")
-    return resized, seen, labels[0, 0].to(torch.uint8)
+    return resized, seen, _average_sets(allowed, size) if shrink else _nearest_sets(allowed, size)
+
+
+def _nearest_sets(allowed: Tensor, size: int) -> Tensor:
+    near = functional.interpolate(allowed[None, None].float(), size=size, mode="nearest-exact")
+    return near[0, 0].to(torch.uint8)
+
+
+def _average_sets(allowed: Tensor, size: int) -> Tensor:
+    """Sets of mixed pixels: a class is allowed where it was in a third of the labelled area."""
+    bits = torch.arange(8, device=allowed.device).view(-1, 1, 1)
+    planes = torch.cat([(allowed >> bits) & 1, (allowed != IGNORED)[None]]).float()
+    shares = functional.interpolate(planes[None], size=size, mode="area")[0]
+    labelled = shares[-1]
+    sets = ((shares[:-1] > labelled / 3).long() << bits).sum(0)
+    return torch.where(labelled > 0.5, sets, IGNORED).to(torch.uint8)
