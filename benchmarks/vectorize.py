@@ -35,7 +35,7 @@ STRIP = 512
 def make_mask(size: int, *, seed: int = 7) -> np.ndarray:
     """Noise under two box filters, above its median: uint8[size, size], 1 is water."""
     noise = np.random.default_rng(seed).standard_normal((size, size), dtype=np.float32)
-    for width in (9, 10):
+    for width in (7, 10):
         for axis in (0, 1):
             noise = _box(noise, width, axis)
     return (noise > np.median(noise)).astype(np.uint8)

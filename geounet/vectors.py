@@ -29,7 +29,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import geopandas as gpd
 import numpy as np
@@ -302,12 +302,13 @@ def _assemble(
     edges, ring_offsets, is_shell = _lay_out(rings, below, double, body, feature)
     shells = np.flatnonzero(is_shell)
     feature_of_shell = feature[rings.of_edge[edges[ring_offsets[shells]]]]
+    features = np.arange(int(feature.max(initial=-1)) + 2)
 
-    touches = np.zeros((2, int(feature.max(initial=-1)) + 1), np.bool_)
+    def touched(edge: Ints) -> Bools:
+        return np.bincount(feature[rings.of_edge[edge]], minlength=len(features) - 1) > 0
+
     frame = (x == 0) | (x == shape[1]) | (y == 0) | (y == shape[0])
-    touches[0, feature[rings.of_edge[np.flatnonzero(frame) // 2]]] = True
-    touches[1, feature[rings.of_edge[corners.blank_edge]]] = True
-    touches[1, feature[rings.of_edge[walls.edge(corners.blank_x, corners.blank_y)]]] = True
+    wall = walls.edge(corners.blank_x, corners.blank_y)
     return PixelPolygons(
         shape=shape,
         code=code,
@@ -315,9 +316,9 @@ def _assemble(
         corners=_ends(x, y, below, edges),
         ring_offsets=2 * ring_offsets,
         polygon_offsets=np.append(shells, len(is_shell)),
-        feature_offsets=np.searchsorted(feature_of_shell, np.arange(touches.shape[1] + 1)),
-        touches_edge=touches[0],
-        touches_unobserved=touches[1],
+        feature_offsets=np.searchsorted(feature_of_shell, features),
+        touches_edge=touched(np.flatnonzero(frame) // 2),
+        touches_unobserved=touched(np.concatenate([corners.blank_edge, wall])),
     )
 
 
@@ -580,7 +581,9 @@ class PixelPolygons:
             - `class`: "water" for code 1;
             - `area_m2`, `perimeter_m`: on the CRS's ellipsoid, holes taken off and counted in
               respectively. Both are those of the polygon whose edges are straight in the CRS, and
-              right in every CRS, Web Mercator and geographic ones too. Without a CRS, or with one
+              right in every CRS, Web Mercator and geographic ones too. Of a raster that reaches
+              beyond its CRS's domain, edges are geodesics instead, and what touches a point
+              without longitude and latitude has no area (NaN). Without a CRS, or with one
               that has no ellipsoid, in squared and plain units of the coordinates (of metres if
               the CRS gives the unit);
             - `touches_edge`, `touches_unobserved`: see the fields;
@@ -592,9 +595,8 @@ class PixelPolygons:
         if not (min_area >= 0 and np.isfinite(min_area)):
             raise ConfigError(f"The minimum area is a number of m², 0 or more; got {min_area!r}.")
         known = _pyproj_crs(crs)
-        scale = _GroundScale.of(transform, known, self.shape)
-        area, perimeter = scale.area(self), scale.perimeter(self)
-        keep = area >= min_area
+        area, perimeter = _measure(self, transform, known)
+        keep = ~(area < min_area)  # an area that cannot be known is no reason to drop water
         kept = self if keep.all() else self.select(keep)
         columns = {
             "class": np.full(len(kept), _CLASS_NAMES.get(self.code, f"code {self.code}")),
@@ -655,15 +657,8 @@ class _GroundScale:
     """float64[terms, rows + 1]: antiderivative along rows."""
 
     @classmethod
-    def of(cls, transform: Affine, crs: pyproj.CRS | None, shape: tuple[int, int]) -> _GroundScale:
-        """The scale of a raster of `shape` (rows, columns)."""
-        if crs is not None and crs.geodetic_crs is not None:
-            return cls._curved(transform, crs, shape)
-        unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
-        return cls._flat(transform, unit, shape)
-
-    @classmethod
-    def _flat(cls, transform: Affine, unit: float, shape: tuple[int, int]) -> _GroundScale:
+    def flat(cls, transform: Affine, unit: float, shape: tuple[int, int]) -> _GroundScale:
+        """The scale of a plane with coordinates in `unit` metres."""
         rows, columns = (np.arange(size + 1, dtype=np.float64)[None] for size in shape)
         across = unit * float(np.hypot(transform.a, transform.d))
         down = unit * float(np.hypot(transform.b, transform.e))
@@ -677,10 +672,15 @@ class _GroundScale:
         )
 
     @classmethod
-    def _curved(cls, transform: Affine, crs: pyproj.CRS, shape: tuple[int, int]) -> _GroundScale:
+    def curved(
+        cls, transform: Affine, crs: pyproj.CRS, shape: tuple[int, int]
+    ) -> _GroundScale | None:
+        """The scale on the CRS's ellipsoid; None if the raster reaches beyond the CRS's domain."""
         node = (chebyshev.chebpts1(_NODES) + 1) / 2
         x, y = np.meshgrid(node * shape[1], node * shape[0], indexing="ij")
         across, down, area = _pixel_size(transform, crs, x, y)
+        if not np.isfinite(area).all():
+            return None
         area_x, area_y = _separate(area, shape, (True, True))
         across_x, across_y = _separate(across, shape, (True, False))
         down_x, down_y = _separate(down, shape, (False, True))
@@ -706,6 +706,51 @@ class _GroundScale:
         return _sums(np.abs(level) + np.abs(upright), polygons)
 
 
+def _measure(
+    polygons: PixelPolygons, transform: Affine, crs: pyproj.CRS | None
+) -> tuple[Floats, Floats]:
+    """Area in m² and perimeter in m of each feature."""
+    scale: _GroundScale | None
+    if crs is not None and crs.get_geod() is not None and crs.geodetic_crs is not None:
+        scale = _GroundScale.curved(transform, crs, polygons.shape)
+        if scale is None:
+            return _geodesic(polygons.geometries(transform), crs)
+    else:
+        unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
+        scale = _GroundScale.flat(transform, unit, polygons.shape)
+    return scale.area(polygons), scale.perimeter(polygons)
+
+
+def _geodesic(geometries: NDArray[np.object_], crs: pyproj.CRS) -> tuple[Floats, Floats]:
+    """The same by geodesics between the corners (Karney 2013), slower and with no map of scale."""
+    to_angles, geod = _to_angles(crs), _geod(crs)
+    parts, feature = shapely.get_parts(geometries, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    sums = np.zeros((2, len(geometries)))
+    for ring, at in zip(rings, feature[part], strict=True):
+        lon, lat = to_angles(*shapely.get_coordinates(ring).T)
+        area, length = geod.polygon_area_perimeter(lon, lat, radians=True)
+        sums[:, at] += (area, length) if np.isfinite(lon).all() else np.nan
+    return np.abs(sums[0]), sums[1]
+
+
+def _geod(crs: pyproj.CRS) -> pyproj.Geod:
+    return cast("pyproj.Geod", crs.get_geod())
+
+
+def _to_angles(crs: pyproj.CRS) -> Callable[[Floats, Floats], tuple[Floats, Floats]]:
+    """From a CRS's coordinates to longitude and latitude in radians; NaN where there are none."""
+    geodetic = cast("pyproj.CRS", crs.geodetic_crs)
+    transform = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True).transform
+    radians = geodetic.axis_info[0].unit_conversion_factor
+
+    def angles(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        lon, lat = (radians * np.where(np.isfinite(a), a, np.nan) for a in transform(x, y))
+        return lon, lat
+
+    return angles
+
+
 def _edges(polygons: PixelPolygons) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Horizontal edges: columns of both ends, row, the feature's first edge, the ring's next."""
     corners, rings = polygons.corners, polygons.ring_offsets // 2
@@ -729,9 +774,6 @@ def _pixel_size(
     """Metres along a column step and a row step, and m² of the cell that they span, at (x, y).
 
     Differences of geocentric coordinates: no case for poles, the antimeridian or axis units.
-
-    Raises:
-        SceneError: If a part of the raster has no place on the Earth.
     """
     centre = np.array([x.mean()]), np.array([y.mean()])
     to_space = _geocentric(transform, crs)
@@ -739,11 +781,6 @@ def _pixel_size(
     east, south = (_slope(to_space, x, y, axis, _STEP_M / size[axis]) for axis in (0, 1))
     across, down = np.linalg.norm(east, axis=-1), np.linalg.norm(south, axis=-1)
     area = np.linalg.norm(np.cross(east, south), axis=-1)
-    if not np.isfinite(area).all():
-        raise SceneError(
-            "Areas need a raster that lies within its CRS's domain; "
-            f"a part of this one has no longitude and latitude in {crs.name!r}. Crop it."
-        )
     return across, down, area
 
 
@@ -757,15 +794,10 @@ def _slope(
 
 def _geocentric(transform: Affine, crs: pyproj.CRS) -> Callable[[Floats, Floats], Floats]:
     """From (column, row) to metres from the Earth's centre, on the ellipsoid."""
-    geodetic, geod = crs.geodetic_crs, crs.get_geod()
-    if geodetic is None or geod is None:
-        raise SceneError(f"Areas need a CRS with an ellipsoid; {crs.name!r} has none.")
-    to_angles = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
-    radians = geodetic.axis_info[0].unit_conversion_factor
+    to_angles, geod = _to_angles(crs), _geod(crs)
 
     def place(x: Floats, y: Floats) -> Floats:
-        angles = to_angles.transform(*_apply(transform, x, y))
-        lon, lat = (radians * np.where(np.isfinite(one), one, np.nan) for one in angles)
+        lon, lat = to_angles(*_apply(transform, x, y))
         normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
         across = normal * np.cos(lat)
         up = normal * (1 - geod.es) * np.sin(lat)

@@ -383,9 +383,23 @@ def test_minimum_area_looks_at_whole_features() -> None:
         polygons.to_frame(UTM, min_area=-1.0)
 
 
-def test_a_raster_off_the_earth_is_refused() -> None:
-    with pytest.raises(SceneError, match="Crop"):
-        polygonize_rows([pixels("#")], 1).to_frame(Affine(1e6, 0, 3e7, 0, 1e6, 1e7), "ESRI:54009")
+def test_a_raster_that_reaches_beyond_the_earth_is_measured_by_geodesics() -> None:
+    """A world map with an oval rim; the raster's eastern end lies outside."""
+    sphere = "+proj=moll +R=6371007.181 +units=m"
+    transform = Affine(1000, 0, 13e6, 0, -1000, 6e6)
+    mask = np.zeros((300, 900), np.uint8)
+    mask[290:298, :5] = 1  # equal-area projection: 40 pixels of 1 km², less a hole
+    mask[293, 2] = 0
+    mask[10, 890] = 1
+    beyond, found = (
+        polygonize_rows([mask], 900).to_frame(transform, sphere, min_area=9).itertuples()
+    )
+    assert np.isnan(beyond.area_m2)
+    assert found.area_m2 == pytest.approx(39e6, rel=1e-4)
+    inner = polygonize_rows([mask[280:, :10]], 10)
+    (same,) = inner.to_frame(Affine(1000, 0, 13e6, 0, -1000, 5.72e6), sphere).itertuples()
+    assert found.area_m2 == pytest.approx(same.area_m2, rel=1e-4)
+    assert found.perimeter_m == pytest.approx(same.perimeter_m, rel=1e-4)
 
 
 # -- files -----------------------------------------------------------------------------------------
