@@ -23,7 +23,7 @@ from geounet.errors import ConfigError, GeounetError, GeounetWarning, OutputErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from geounet.evaluate import Evaluation, Pair
+    from geounet.evaluate import Evaluation
     from geounet.evaluate import Progress as Judged
     from geounet.pipeline import Job, Progress, RunResult
     from geounet.scene import Scene
@@ -225,14 +225,18 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A model's name or file.")],
     data: Annotated[
         Path,
-        typer.Argument(help="A folder of NAME.tif with NAME.label.tif, or a scene with --label."),
+        typer.Argument(
+            help="A folder of NAME.tif with NAME.label.tif or NAME.gpkg; or a scene with --label."
+        ),
     ],
     *,
-    label: Annotated[Path | None, typer.Option(help="The label of a single scene.")] = None,
+    label: Annotated[
+        Path | None, typer.Option(help="The label of a single scene: a raster or polygons.")
+    ] = None,
     label_band: Annotated[
         str | None,
         typer.Option(
-            help="The labels' band: its description, or its number from 1.",
+            help="Band of label rasters: its description, or its number from 1.",
             show_default="'hand', else the first",
         ),
     ] = None,
@@ -248,12 +252,14 @@ def evaluate(
 ) -> None:
     """Judge a model on labelled scenes, beside NDWI, MNDWI and Otsu's threshold."""
     from geounet import evaluate as judge  # noqa: PLC0415 - keeps --help fast
+    from geounet.labels import Pair  # noqa: PLC0415
     from geounet.model import load_model  # noqa: PLC0415
+    from geounet.scene import open_scene  # noqa: PLC0415
 
     if report and not report.parent.is_dir():
         raise OutputError(f"the report's folder must exist; there is no {report.parent}.")
     band = int(label_band) if label_band and label_band.isdecimal() else label_band
-    pairs: Path | list[Pair] = [judge.Pair(data, label)] if label else data
+    pairs = [Pair(open_scene(data), label)] if label else data
     with _progress_bar(hidden=as_json, unit="masks") as on_progress:
         found = judge.evaluate(
             load_model(model),
@@ -336,6 +342,9 @@ def _print_evaluation(found: Evaluation) -> None:
         table.add_column(title, justify="left" if i < 2 else "right", no_wrap=i >= 2)
     for row in rows:
         table.add_row(*row, style="bold" if row[0] == found.methods[0] else None)
+    for score in found.of(found.methods[0]):
+        if score.score is None:
+            typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)
     console = Console(markup=False, highlight=False)
     console.width = console.width if console.is_terminal else 400
     console.print(table)

@@ -12,27 +12,24 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyproj
-import rasterio
 import shapely
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.scene import open_scene
+from geounet.errors import ConfigError, SceneError
+from geounet.labels import UNKNOWN, LabelRules, find_pairs, open_labels
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from affine import Affine
     from numpy.typing import NDArray
 
+    from geounet.labels import Pair
     from geounet.model import Model
     from geounet.scene import Grid, Scene
 
@@ -45,7 +42,6 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "MaskScore",
-    "Pair",
     "Progress",
     "SceneScore",
     "SceneView",
@@ -56,19 +52,18 @@ __all__ = [
     "compare",
     "confusion",
     "evaluate",
-    "find_pairs",
     "mndwi_mask",
     "model_predictors",
     "ndwi_mask",
     "otsu_mask",
     "otsu_threshold",
     "pixel_size",
+    "read_truth",
     "restrict_bands",
     "score_mask",
     "shore_offsets",
 ]
 
-_UNKNOWN = 255
 _VIEW_SIDE = 640
 _STRIP_ROWS = 512
 
@@ -220,7 +215,7 @@ _CELLS = _cells()
 
 def _codes(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Row of `_CELLS` of each pixel."""
-    return np.where(truth == _UNKNOWN, np.uint8(8), truth * np.uint8(4) + np.minimum(prediction, 3))
+    return np.where(truth == UNKNOWN, np.uint8(8), truth * np.uint8(4) + np.minimum(prediction, 3))
 
 
 def _histogram(codes: NDArray[np.uint8], length: int) -> NDArray[np.int64]:
@@ -383,7 +378,7 @@ def shore_offsets(
         ConfigError: the shapes differ, or a code is none of these.
     """
     _check_masks(truth, prediction)
-    known = (truth != _UNKNOWN) & (prediction < 2)
+    known = (truth != UNKNOWN) & (prediction < 2)
     images = {"true": truth == 1, "predicted": prediction == 1}
     edges = {
         (name, axis): _edges(image, known, axis)
@@ -443,7 +438,7 @@ class Settings:
     """
 
     label_band: str | int | None = None
-    """Band of the label files: description, or number from 1; None takes ``hand`` or the first."""
+    """Band of label rasters: description, or number from 1; None takes ``hand`` or the first."""
     boundary: int = 2
     """Thickness in pixels of the band that the boundary IoU looks at."""
     block: int = 64
@@ -512,7 +507,7 @@ def _block_counts(
     truth: NDArray[np.uint8], prediction: NDArray[np.uint8], settings: Settings, side: int
 ) -> NDArray[np.int64]:
     """The eight counts of each block, row by row of blocks: [blocks, 8]."""
-    known = (truth != _UNKNOWN) & (prediction != _UNKNOWN)
+    known = (truth != UNKNOWN) & (prediction != UNKNOWN)
     codes = _codes(truth, prediction) * np.uint8(3)
     for image in (truth, prediction):
         codes += boundary_band(image == 1, known, settings.boundary)
@@ -609,19 +604,17 @@ def _index_strips(
     Reflectance below 0, which atmospheric correction leaves over dark water, is taken as 0.
     """
     other = next((name for name in second if name in scene.bands), second[0])
-    for row in range(0, scene.grid.height, _STRIP_ROWS):
-        rows = min(_STRIP_ROWS, scene.grid.height - row)
-        pair = scene.reflectance([first, other], Window(row, 0, rows, scene.grid.width))
-        a, b = np.maximum(pair, 0.0)
+    for window in _strips(scene):
+        a, b = np.maximum(scene.reflectance([first, other], window), 0.0)
         total = np.where(a + b == 0, np.float32(1), a + b)
-        yield slice(row, row + rows), (a - b) / total
+        yield slice(window.row, window.row + window.height), (a - b) / total
 
 
 def _threshold(scene: Scene, second: Sequence[str], threshold: float) -> NDArray[np.uint8]:
     """Water where the normalised difference of green and another band is above a threshold."""
     codes = np.empty(scene.grid.shape, np.uint8)
     for rows, index in _index_strips(scene, "green", second):
-        codes[rows] = np.where(np.isnan(index), _UNKNOWN, index > threshold)
+        codes[rows] = np.where(np.isnan(index), UNKNOWN, index > threshold)
     return codes
 
 
@@ -686,102 +679,32 @@ def baselines() -> dict[str, Predictor]:
 # -- scenes and labels -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A scene's file and its label's."""
+def read_truth(pair: Pair, band: str | int | None = None) -> NDArray[np.uint8]:
+    """Truth of a scene: 0 land, 1 water, 255 unknown or obscured: uint8 [height, width].
 
-    scene: Path
-    label: Path
-
-    @property
-    def name(self) -> str:
-        """The scene's file name without suffix."""
-        return self.scene.stem
-
-
-def find_pairs(folder: str | os.PathLike[str]) -> tuple[Pair, ...]:
-    """Every ``NAME.tif`` in a folder that has a ``NAME.label.tif`` beside it, by name.
+    Args:
+        pair: a scene and its label: a raster that holds 0, 1, 2 (obscured) and 255, or polygons.
+        band: of a raster: description, or number from 1; None takes ``hand``, or the first.
 
     Raises:
-        SceneError: there is none.
+        SceneError: the label cannot be read, does not lie on the scene's pixels, holds other
+            values, or no known pixel.
     """
-    folder = Path(folder)
-    labels = sorted(folder.glob("*.label.tif"))
-    pairs = [Pair(label.with_name(label.name.replace(".label.", ".")), label) for label in labels]
-    found = tuple(pair for pair in pairs if pair.scene.is_file())
-    if not found:
-        raise SceneError(
-            f"a folder to evaluate on must hold NAME.tif with NAME.label.tif (0 land, 1 water, "
-            f"255 unknown); {folder} holds {len(labels)} labels and none with its scene."
-        )
-    return found
-
-
-def _read_label(pair: Pair, scene: Scene, band: str | int | None) -> NDArray[np.uint8]:
-    """Truth of a scene: 0 land, 1 water, 255 unknown.
-
-    Raises:
-        SceneError: it cannot be read, does not lie on the scene's pixels, holds other codes, or
-            no known pixel.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            with rasterio.open(pair.label) as source:
-                _check_alignment(pair, scene.grid, source)
-                stored = source.read(_label_index(pair, source, band))
-                nodata = source.nodata
-        except RasterioError as error:
-            raise SceneError(
-                f"a label must be a raster that GDAL reads: {pair.label}: {error}."
-            ) from error
-    unknown = (stored == _UNKNOWN) | (stored == 2)
-    if nodata is not None and nodata not in {0, 1}:
-        unknown |= np.isnan(stored) if math.isnan(nodata) else stored == nodata
-    odd = np.unique(stored[~unknown & (stored != 0) & (stored != 1)])
-    if odd.size:
-        raise SceneError(
-            f"a label may hold 0 land, 1 water, 2 obscured and 255 unknown; {pair.label} also "
-            f"holds {odd[:5].tolist()}."
-        )
-    if unknown.all():
+    labels = open_labels(pair, LabelRules(classes=("land", "water", "obscured"), band=band))
+    truth = np.empty(pair.scene.grid.shape, np.uint8)
+    for window in _strips(pair.scene):
+        truth[window.row : window.row + window.height] = labels.read(window)
+    truth[truth > 1] = UNKNOWN
+    if (truth == UNKNOWN).all():
         raise SceneError(f"a label must hold a known pixel; {pair.label} has none.")
-    return np.where(unknown, _UNKNOWN, stored).astype(np.uint8)
+    return truth
 
 
-def _label_index(pair: Pair, source: rasterio.DatasetReader, band: str | int | None) -> int:
-    """Number from 1 of the label's band."""
-    names = [text or "" for text in source.descriptions]
-    if band is None:
-        return names.index("hand") + 1 if "hand" in names else 1
-    if isinstance(band, int) and 1 <= band <= source.count:
-        return band
-    if band in names:
-        return names.index(str(band)) + 1
-    raise SceneError(
-        f"the label has no band {band!r}; {pair.label} has {source.count}: {', '.join(names)}."
-    )
-
-
-def _check_alignment(pair: Pair, grid: Grid, source: rasterio.DatasetReader) -> None:
-    corners = [(0, 0), (grid.width, 0), (0, grid.height)]
-    shifts = [math.dist(_at(~grid.transform, _at(source.transform, c)), c) for c in corners]
-    if source.shape != grid.shape or max(shifts) > 0.1 or _other_crs(grid, source):
-        raise SceneError(
-            f"a label must lie on its scene's pixels; {pair.scene} is {grid.shape} in {grid.crs}, "
-            f"{pair.label} is {source.shape} in {source.crs}, {max(shifts):.2f} pixels apart. "
-            f"Warp the label to the scene's grid (nearest neighbour)."
-        )
-
-
-def _at(transform: Affine, point: tuple[float, float]) -> tuple[float, float]:
-    """Where an affine transform takes a point."""
-    a, b, c, d, e, f, *_ = transform
-    return a * point[0] + b * point[1] + c, d * point[0] + e * point[1] + f
-
-
-def _other_crs(grid: Grid, source: rasterio.DatasetReader) -> bool:
-    return bool(grid.crs and source.crs and grid.crs != source.crs)
+def _strips(scene: Scene) -> Iterator[Window]:
+    """Windows over a scene's full width, from the top down."""
+    height, width = scene.grid.shape
+    for row in range(0, height, _STRIP_ROWS):
+        yield Window(row, 0, min(_STRIP_ROWS, height - row), width)
 
 
 def pixel_size(grid: Grid) -> tuple[float, float]:
@@ -789,18 +712,16 @@ def pixel_size(grid: Grid) -> tuple[float, float]:
 
     Without a CRS its units are taken as metres.
     """
-    x, y = grid.width / 2, grid.height / 2
-    ends = [
-        _at(grid.transform, (x + across, y + down))
-        for across, down in ((0, -0.5), (0, 0.5), (-0.5, 0), (0.5, 0))
-    ]
+    a, b, c, d, e, f, *_ = grid.transform
     if grid.crs is None:
-        return math.dist(ends[0], ends[1]), math.dist(ends[2], ends[3])
+        return math.hypot(b, e), math.hypot(a, d)
+    cols = grid.width / 2 + np.array([0, 0, -0.5, 0.5])
+    rows = grid.height / 2 + np.array([-0.5, 0.5, 0, 0])
     crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
     to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    lon, lat = to_lonlat.transform([x for x, _ in ends], [y for _, y in ends])
+    lon, lat = to_lonlat.transform(a * cols + b * rows + c, d * cols + e * rows + f)
     geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
-    _, _, metres = geod.inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]], [lat[1], lat[3]])
+    _, _, metres = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
     return float(metres[0]), float(metres[1])
 
 
@@ -978,19 +899,20 @@ def evaluate(
 
     Args:
         model: the model.
-        data: a folder of ``NAME.tif`` with ``NAME.label.tif``, or pairs of files.
+        data: a folder of ``NAME.tif`` with ``NAME.label.tif`` or polygons ``NAME.gpkg``, or pairs
+            of a scene and a label.
         band_patterns: keys of `BAND_PATTERNS`; the model is judged again with those bands only.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         settings: of the figures.
         on_progress: called after each mask.
 
     Raises:
-        SceneError: there is no scene with a label, one cannot be read, a label does not fit its
-            scene, or the model applies to none of them.
-        ConfigError: a pattern or a device that does not exist.
+        SceneError: a scene cannot be read, a label does not fit its scene, or the model applies to
+            none of them.
+        ConfigError: there is no scene with a label, or a pattern or a device that does not exist.
     """
     predictors = model_predictors(model, band_patterns, device=device) | baselines()
-    pairs = find_pairs(data) if isinstance(data, str | os.PathLike) else data
+    pairs = find_pairs([Path(data)]) if isinstance(data, str | os.PathLike) else data
     found = compare(predictors, pairs, settings=settings, on_progress=on_progress)
     return replace(
         found, model=f"{model.spec.name} {model.spec.version}", model_sha256=model.digest
@@ -1040,35 +962,28 @@ def compare(
         on_progress: called after each mask.
 
     Raises:
-        SceneError: a scene or a label cannot be read, they do not fit, or the first method applies
+        SceneError: a label cannot be read or does not fit its scene, or the first method applies
             to no scene.
     """
     settings = settings or Settings()
     scores: list[SceneScore] = []
     views: list[SceneView] = []
     total = len(pairs) * len(predictors)
-    for scene, pair in [(_open(pair), pair) for pair in pairs]:
-        truth = _read_label(pair, scene, settings.label_band)
+    for pair in pairs:
+        truth = read_truth(pair, settings.label_band)
         shown: NDArray[np.uint8] | None = None
         for number, (method, predict) in enumerate(predictors.items()):
-            score, mask = _judge(method, predict, scene, truth, settings)
+            score, mask = _judge(method, predict, pair.scene, truth, settings)
             scores.append(score)
             shown = mask if number == 0 else shown
             if on_progress:
                 on_progress(Progress(len(scores), total, pair.name))
-        views.append(_view(scene, truth, shown))
+        views.append(_view(pair.scene, truth, shown))
     first = next(iter(predictors))
     if not any(score.score for score in scores if score.method == first):
         reasons = "; ".join(f"{s.scene}: {s.note}" for s in scores if s.method == first)
         raise SceneError(f"{first} must apply to a scene at least, but: {reasons}")
     return Evaluation(tuple(scores), tuple(views), settings)
-
-
-def _open(pair: Pair) -> Scene:
-    """Open a scene; what it assumes of its numbers is for `run` to say, not for each label."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GeounetWarning)
-        return open_scene(pair.scene)
 
 
 def _judge(

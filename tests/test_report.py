@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from geounet.cli import app
 from geounet.errors import ConfigError, OutputError, SceneError
-from geounet.evaluate import METRICS, Pair, Settings, baselines, compare
+from geounet.evaluate import METRICS, Settings, baselines, compare
+from geounet.labels import Pair
 from geounet.model import (
     Architecture,
     ModelSpec,
@@ -219,7 +220,7 @@ def evaluation(tmp_path):
     }.items():
         scene = write(tmp_path / f"{name}.tif", stack, bands)
         label = write(tmp_path / f"{name}.label.tif", truth[None], ["hand"], 1.0)
-        pairs.append(Pair(scene, label))
+        pairs.append(Pair(open_scene(scene), label))
 
     def too_much(scene):
         answer = np.where(truth == 255, 0, truth).astype(np.uint8)
