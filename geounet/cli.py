@@ -7,6 +7,7 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_FAILED, _WRONG_USE = 1, 2
+_FAILED, _WRONG_USE, _INTERRUPTED = 1, 2, 130
 
 
 class _Blend(StrEnum):
@@ -58,7 +59,7 @@ class _Format(StrEnum):
 def main() -> NoReturn:
     """Entry point of the ``geounet`` command."""
     with _one_line_errors():
-        app()
+        app(prog_name="geounet")
     sys.exit(0)
 
 
@@ -76,11 +77,12 @@ def _one_line_errors() -> Iterator[None]:
         try:
             yield
         except GeounetError as error:
-            typer.echo(f"geounet: error: {error}", err=True)
+            typer.echo(f"geounet: error: {' '.join(str(error).split())}", err=True)
             sys.exit(_WRONG_USE if isinstance(error, ConfigError) else _FAILED)
-        except KeyboardInterrupt:
-            typer.echo("geounet: stopped; nothing half-written was left.", err=True)
-            sys.exit(130)
+        except SystemExit as stop:
+            if stop.code == _INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
+                typer.echo("geounet: stopped; nothing half-written was left.", err=True)
+            raise
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
@@ -355,7 +357,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _scene_record(scene: Scene) -> dict[str, Any]:
-    grid, radiometry = scene.grid, scene.radiometry
+    grid, radiometry, nodata = scene.grid, scene.radiometry, scene.nodata
     crs = grid.crs.to_string() if grid.crs else None
     return {
         "scene": scene.uri,
@@ -364,7 +366,7 @@ def _scene_record(scene: Scene) -> dict[str, Any]:
         "transform": list(grid.transform)[:6],
         "blocks": f"{scene.block[1]} x {scene.block[0]}",
         "type": scene.dtype,
-        "nodata": scene.nodata,
+        "nodata": str(nodata) if nodata is not None and not math.isfinite(nodata) else nodata,
         "bands": ", ".join(scene.bands),
         "radiometry": radiometry.reason,
         "assumed": radiometry.assumed,
