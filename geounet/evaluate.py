@@ -710,14 +710,15 @@ def _strips(scene: Scene) -> Iterator[Window]:
 def pixel_size(grid: Grid) -> tuple[float, float]:
     """Height and width in metres of the pixel in a scene's middle, on the ellipsoid.
 
-    Without a CRS its units are taken as metres.
+    A local CRS is flat, in its own units; without a CRS units are taken as metres.
     """
     a, b, c, d, e, f, *_ = grid.transform
-    if grid.crs is None:
-        return math.hypot(b, e), math.hypot(a, d)
+    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt()) if grid.crs else None
+    if crs is None or crs.geodetic_crs is None:
+        unit = crs.axis_info[0].unit_conversion_factor if crs else 1.0
+        return math.hypot(b, e) * unit, math.hypot(a, d) * unit
     cols = grid.width / 2 + np.array([0, 0, -0.5, 0.5])
     rows = grid.height / 2 + np.array([-0.5, 0.5, 0, 0])
-    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
     to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
     lon, lat = to_lonlat.transform(a * cols + b * rows + c, d * cols + e * rows + f)
     geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")

@@ -473,6 +473,11 @@ class TestPixelSize:
         grid = Grid(CRS.from_epsg(4326), Affine(step, 0, 10, 0, -step, step), 2, 2)
         assert pixel_size(grid) == pytest.approx((11.0574, 11.1320), abs=1e-3)
 
+    def test_a_local_crs_is_flat_in_its_own_units(self):
+        feet = 'LOCAL_CS["site",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+        grid = Grid(CRS.from_wkt(feet), Affine(100, 0, 0, 0, -50, 0), 2, 2)
+        assert pixel_size(grid) == pytest.approx((15.24, 30.48))
+
     def test_utm_scale_factor(self):
         """0.9996 on the central meridian."""
         grid = Grid(UTM, TEN_METRES, 2, 2)
