@@ -477,7 +477,9 @@ def main(arguments: Sequence[str]) -> None:
     scenes = load_training(args.data / "train", args.held_back)
     spec = make_spec(measure_normalisation(scenes, 2e-3))
     sampler = WindowSampler(scenes, args.size, args.batch, site_weights=SITE_WEIGHTS)
-    config = LoopConfig(steps=args.steps, minutes=args.minutes, rate=args.rate, seed=args.seed)
+    config = LoopConfig(
+        steps=args.steps, minutes=args.minutes, rate=args.rate, seed=args.seed, save_every=200
+    )
     network = build_network(spec)
     if args.start:
         started = load_model(args.start)

@@ -196,3 +196,11 @@ def test_band_patterns_are_drawn_in_their_shares():
     assert (counts == 6).float().mean() == pytest.approx(0.4, abs=0.03)
     assert batch.present[:, [2, 3, 7]].all()
     assert not batch.pixels[~batch.present].any()
+
+
+def test_blur_may_choose_no_band_at_all():
+    for seed in range(12):
+        batch = make_batch(n=2, size=8)
+        batch.pixels, batch.present = batch.pixels[:, :1], batch.present[:, :1]
+        augment.SensorNoise((0.56,), 2.0, 0.0)(batch, generator(seed))
+        assert batch.pixels.shape == (2, 1, 8, 8)

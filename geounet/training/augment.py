@@ -575,9 +575,11 @@ class SensorNoise:
         if not len(index):
             return
         pixels = batch.pixels[index]
-        bands = torch.rand(pixels.shape[1], generator=generator, device=pixels.device) < 0.5
-        padded = functional.pad(pixels[:, bands], (0, 1, 0, 1), mode="replicate")
-        pixels[:, bands] = functional.avg_pool2d(padded, 2, 1)
+        bands = (
+            torch.rand(1, pixels.shape[1], 1, 1, generator=generator, device=pixels.device) < 0.5
+        )
+        padded = functional.pad(pixels, (0, 1, 0, 1), mode="replicate")
+        pixels = torch.where(bands, functional.avg_pool2d(padded, 2, 1), pixels)
         _write(batch, index, pixels)
 
 
