@@ -412,7 +412,6 @@ def hand_pixels(
     logits, truth = [], []
     for scene in scenes:
         known = torch.from_numpy(scene.labels[3] != 255)
-        # Each scene counts the same, however many pixels it has.
         logits.append(predict_logits(network, scene)[:, known].T[::4])
         truth.append(torch.from_numpy(scene.labels[3])[known][::4] == 1)
     return torch.cat(logits), torch.cat(truth)
