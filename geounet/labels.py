@@ -39,6 +39,7 @@ __all__ = [
     "RasterLabels",
     "find_pairs",
     "open_labels",
+    "outline",
 ]
 
 UNKNOWN = 255
@@ -280,8 +281,7 @@ class PolygonLabels:
         frame = _read_polygons(path, grid)
         codes = _polygon_codes(path, frame, rules)
         shapes = np.asarray(frame.geometry.values)
-        outline = shapely.Polygon(_along(grid.transform, _corners(*grid.shape)))
-        if not shapely.intersects(shapes, outline).any():
+        if not shapely.intersects(shapes, shapely.Polygon(outline(grid))).any():
             raise SceneError(
                 f"polygons must lie on their scene; none in {path} does. Check its CRS and that "
                 f"it belongs to this scene."
@@ -296,8 +296,8 @@ class PolygonLabels:
         a, b, _, d, e, *_ = self.transform
         ((x, y),) = _along(self.transform, [(window.col, window.row)])
         transform = Affine(a, b, x, d, e, y)
-        outline = shapely.Polygon(_along(transform, _corners(window.height, window.width)))
-        hits = np.sort(self.tree.query(outline))
+        around = shapely.Polygon(_along(transform, _corners(window.height, window.width)))
+        hits = np.sort(self.tree.query(around))
         shape = (window.height, window.width)
         if not len(hits):
             return np.full(shape, self.outside, np.uint8)
@@ -306,6 +306,11 @@ class PolygonLabels:
             pairs, shape, self.outside, transform=transform, dtype="uint8"
         )
         return burned
+
+
+def outline(grid: Grid) -> NDArray[np.float64]:
+    """The grid's four corners in its CRS [4, (x, y)], in the order of a ring."""
+    return _along(grid.transform, _corners(*grid.shape))
 
 
 def _corners(height: int, width: int) -> list[tuple[int, int]]:
