@@ -1,0 +1,490 @@
+"""The command line as a person meets it: exit codes, one line on errors, nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import torch
+from safetensors.torch import save_file
+
+import geounet
+from geounet.cli import main
+from geounet.model import (
+    Architecture,
+    InputBand,
+    ModelSpec,
+    Normalisation,
+    build_network,
+    save_model,
+)
+
+BANDS = tuple(
+    InputBand(name=own, common_name=name, required=True)
+    for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir")]
+)
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A model file: a U-Net whose random weights do not matter here."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        name="tiny",
+        version="7",
+        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
+        bands=BANDS,
+        classes=("land", "water"),
+        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
+        tile=64,
+        overlap=16,
+        tile_multiple=2,
+    )
+    path = tmp_path / "tiny.safetensors"
+    save_model(path, spec, build_network(spec))
+    return path
+
+
+@pytest.fixture
+def call(capfd, monkeypatch):
+    """Run the command in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["geounet", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def scene(make_water):
+    return make_water(90, 70)[0]
+
+
+def _table(text):
+    pairs = (line.split("  ", 1) for line in text.splitlines())
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _strict_json(text):
+    def refuse(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# -- what works ------------------------------------------------------------------------------------
+
+
+def test_run_writes_and_says_what_it_did(call, scene, network, tmp_path):
+    out = tmp_path / "out"
+    code, said, err = call("run", scene, "-o", out, "--model", network)
+    assert (code, err) == (0, "")  # no terminal, no progress bar
+    lines = _table(said)
+    assert lines["model"].startswith("tiny 7 on ")
+    assert lines["bands"] == "B03=green, B04=red, B08=nir"
+    assert lines["radiometry"] == "scale and offset from the band metadata"
+    assert lines["mask"] == str(out / "scene_mask.tif")
+    assert lines["polygons"] == str(out / "scene_water.gpkg")
+    assert lines["water"].endswith(" km2")
+    count = len(geopandas.read_file(out / "scene_water.gpkg"))
+    assert lines["water bodies"] == f"{count} polygons"
+    assert all(stage in lines["time"] for stage in ("read", "predict", "write", "polygons"))
+    assert sorted(p.name for p in out.iterdir()) == ["scene_mask.tif", "scene_water.gpkg"]
+
+
+def test_json_is_all_there_is_on_standard_output(call, scene, network, tmp_path):
+    out = tmp_path / "out"
+    code, said, err = call("run", scene, "-o", out, "-m", network, "--json", "--probability")
+    assert (code, err) == (0, "")
+    record = _strict_json(said)
+    with rasterio.open(out / "scene_mask.tif") as file:
+        codes = file.read(1)
+    assert record["pixels"]["water"] == (codes == 1).sum()
+    assert record["pixels"]["land"] == (codes == 0).sum()
+    assert record["polygons"] == len(geopandas.read_file(out / "scene_water.gpkg"))
+    assert set(record["outputs"]) == {"mask", "polygons", "probability"}
+    assert record["model"] == "tiny 7"
+
+
+def test_the_same_from_python(call, scene, network, tmp_path):
+    call("run", scene, "-o", tmp_path / "a", "-m", network)
+    result = geounet.run(scene, output=tmp_path / "b", model=str(network))
+    with (
+        rasterio.open(tmp_path / "a/scene_mask.tif") as a,
+        rasterio.open(result.outputs["mask"]) as b,
+    ):
+        assert np.array_equal(a.read(), b.read())
+        assert a.tags() == b.tags()
+
+
+def test_every_option_reaches_the_run(call, scene, network, tmp_path):
+    options = (
+        "--bands", "B03,-,B08", "--scale", "0.0002", "--offset", "-0.01", "--nodata", "7",
+        "--tile", "32", "--overlap", "6", "--blend", "cosine", "--threshold", "0.3",
+        "--device", "cpu", "--batch", "3", "--probability", "--format", "geojson",
+        "--min-area", "300", "--connectivity", "8", "--overwrite",
+    )  # fmt: skip
+    code, _, err = call("run", scene, "-o", tmp_path, "-m", network, *options)
+    assert code == 1
+    assert "needs red (B04)" in err  # told that it is not there
+    options = ("--bands", "B03,B04,B08", *options[2:])
+    assert call("run", scene, "-o", tmp_path / "out", "-m", network, *options)[0] == 0
+    with rasterio.open(tmp_path / "out/scene_mask.tif") as file:
+        tags = file.tags()
+    expected = {
+        "SCALE": "0.0002 0.0002 0.0002", "OFFSET": "-0.01 -0.01 -0.01", "TILE": "32",
+        "OVERLAP": "6", "BLEND": "cosine", "THRESHOLD": "0.3",
+        "RADIOMETRY": "scale and offset as told",
+    }  # fmt: skip
+    assert {key: tags[key] for key in expected} == expected
+    assert (tmp_path / "out/scene_water.geojson").exists()
+    assert (tmp_path / "out/scene_probability.tif").exists()
+
+
+def test_no_polygons(call, scene, network, tmp_path):
+    code, said, _ = call("run", scene, "-o", tmp_path / "o", "-m", network, "--no-polygons")
+    assert code == 0
+    assert not {"water bodies", "polygons"} & _table(said).keys()
+    assert [p.name for p in (tmp_path / "o").iterdir()] == ["scene_mask.tif"]
+
+
+def test_quiet_prints_nothing(call, make_raster, network, tmp_path):
+    """Not even what it had to assume."""
+    dn = np.random.default_rng(0).integers(200, 3000, (3, 30, 30)).astype(np.uint16)
+    path = make_raster(dn, descriptions=("green", "red", "nir"))
+    assert call("run", path, "-o", tmp_path / "out", "-m", network, "-q") == (0, "", "")
+    assert (tmp_path / "out/scene_mask.tif").exists()
+
+
+def test_what_is_assumed_is_said_in_one_line_on_standard_error(
+    call, make_raster, network, tmp_path
+):
+    dn = np.random.default_rng(0).integers(200, 3000, (3, 30, 30)).astype(np.uint16)
+    path = make_raster(dn, descriptions=("green", "red", "nir"))
+    code, said, err = call("run", path, "-o", tmp_path / "out", "-m", network, "--json")
+    assert code == 0
+    assert _strict_json(said)["radiometry"].endswith("(assumed)")
+    (line,) = err.splitlines()
+    assert line.startswith("geounet: warning: nothing in ")
+
+
+def test_verbose_adds_the_plan(call, scene, network, tmp_path):
+    code, said, err = call("run", scene, "-o", tmp_path / "out", "-m", network, "-v")
+    assert code == 0
+    assert "sha256" in said
+    assert "overlap 16" in err
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(call, scene, network, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    out = tmp_path / "deep" / "out"
+    code, said, err = call("run", scene, "-o", out, "-m", network, "--dry-run", "--probability")
+    assert (code, err) == (0, "")
+    lines = _table(said)
+    assert lines["windows"] == "4 of 64 x 64, overlap 16"
+    assert lines["strips"] == "2"
+    assert lines["crs"] == "EPSG:32629"
+    assert lines["bands used"] == "B03=green, B04=red, B08=nir"
+    assert lines["memory"].startswith("about ")
+    assert lines["probability"] == str(out / "scene_probability.tif")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dry_run_as_json(call, scene, network, tmp_path):
+    code, said, _ = call("run", scene, "-o", tmp_path, "-m", network, "--dry-run", "--json")
+    assert code == 0
+    assert _strict_json(said)["mask"] == str(tmp_path / "scene_mask.tif")
+
+
+def test_info(call, make_water):
+    path, _ = make_water(30, 20, nodata=0)
+    code, said, err = call("info", path)
+    assert (code, err) == (0, "")
+    for part in ("20 x 30 pixels", "EPSG:32629", "uint16", "green, red, nir", "band metadata"):
+        assert part in said
+
+
+def test_info_as_json(call, make_raster):
+    dn = np.full((3, 20, 30), 0.1, np.float32)
+    path = make_raster(dn, descriptions=("green", "red", "nir"), nodata=float("nan"), offset=0.01)
+    code, said, err = call("info", path, "--json", "--scale", "1")
+    assert (code, err) == (0, "")
+    record = _strict_json(said)  # NaN is no JSON
+    assert record["nodata"] == "nan"
+    assert record["crs"] == "EPSG:32629"
+    assert record["assumed"] is False
+    assert record["transform"] == [10, 0, 500_000, 0, -10, 4_400_000]
+
+
+def test_models(call, network):
+    code, said, err = call("models", network)
+    assert (code, err) == (0, "")
+    assert "tiny" in said
+    assert "B03 (required), B04 (required), B08 (required)" in said
+    record = _strict_json(call("models", network, "--json")[1])
+    assert ModelSpec.model_validate({k: v for k, v in record.items() if k != "sha256"})
+    assert record["sha256"] == geounet.load_model(network).digest
+
+
+def test_version_and_help(call):
+    assert call("--version") == (0, f"geounet {geounet.__version__}\n", "")
+    for arguments in (("--help",), ("-h",), ("run", "--help"), ("info", "-h"), ("models", "-h")):
+        code, said, err = call(*arguments)
+        assert (code, err) == (0, "")
+        assert "Usage: geounet" in said
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def _missing_file(path, network):
+    path.unlink()
+    return 1, "a scene must exist: there is no", ()
+
+
+def _not_a_raster(path, network):
+    path.write_text("hello")
+    return 1, "a scene must be a raster that GDAL opens", ()
+
+
+def _empty_file(path, network):
+    path.write_bytes(b"")
+    return 1, "a scene must be a raster", ()
+
+
+def _truncated(path, network):
+    cog = path.with_name("cog.tif")
+    rasterio.shutil.copy(path, cog, driver="COG", overviews="NONE")
+    cog.replace(path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size * 2 // 3)
+    return 1, "The file is truncated or damaged", ()
+
+
+def _missing_bands(path, network):
+    return 1, "tiny needs red (B04), nir (B08); the scene has green", ("--bands", "B03,-,-")
+
+
+def _fits_no_sensor(path, network):
+    with rasterio.open(path) as file:
+        data, profile = file.read(), file.profile
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(data)
+    return 1, "3 bands", ()
+
+
+def _wrong_bands(path, network):
+    return 2, "--bands does not know B99", ("--bands", "B03,B99,B08")
+
+
+def _too_few_bands(path, network):
+    return 2, "it has 3, 2 names given", ("--bands", "B03,B08")
+
+
+def _tile_not_taken(path, network):
+    return 2, "takes tiles of a multiple of 2 pixels; got 63. Try --tile 62 or 64", ("--tile", "63")
+
+
+def _overlap_not_less(path, network):
+    return 2, "got overlap 32, tile 32", ("--tile", "32", "--overlap", "32")
+
+
+def _no_such_device(path, network):
+    return 2, "--device must be auto, cpu", ("--device", "tpu9")
+
+
+def _threshold(path, network):
+    return 2, "threshold: ", ("--threshold", "2")
+
+
+def _not_a_number(path, network):
+    return 2, "threshold: ", ("--threshold", "nan")
+
+
+def _connectivity(path, network):
+    return 2, "connectivity: ", ("--connectivity", "5")
+
+
+def _no_model(path, network):
+    network.unlink()
+    return 1, "there is no", ()
+
+
+def _not_a_model(path, network):
+    network.write_text("weights")
+    return 1, "not a whole safetensors file", ()
+
+
+def _foreign_model(path, network):
+    save_file({"a": torch.zeros(2)}, network)
+    return 1, "holds its spec under 'geounet'", ()
+
+
+def _model_that_does_not_fit(path, network):
+    model = geounet.load_model(network)
+    spec = model.spec.model_copy(
+        update={"architecture": Architecture(decoder="unet2015", options={"features": [3],
+                                                                          "padded": True})}
+    )  # fmt: skip
+    save_model(network, spec, model.network)
+    return 1, "do not fit its network", ()
+
+
+def _is_a_picture(path, network):
+    with rasterio.open(path) as file:
+        names, profile = file.descriptions, file.profile | {"dtype": "uint8"}
+    with rasterio.open(path, "w", **profile) as file:
+        file.descriptions = names
+        file.write(np.full((3, 90, 70), 9, np.uint8))
+    return 1, "uint8 without a scale is a picture", ()
+
+
+BAD = [
+    _missing_file, _not_a_raster, _empty_file, _truncated, _missing_bands, _fits_no_sensor,
+    _wrong_bands, _too_few_bands, _tile_not_taken, _overlap_not_less, _no_such_device, _threshold,
+    _not_a_number, _connectivity, _no_model, _not_a_model, _foreign_model,
+    _model_that_does_not_fit, _is_a_picture,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input_gets_one_clear_line(call, scene, network, tmp_path, bad):
+    """Rule, value, what to do; the exit code says whose fault; no output is left."""
+    expected, message, options = bad(scene, network)
+    out = tmp_path / "out"
+    code, said, err = call("run", scene, "-o", out, "-m", network, *options)
+    assert (code, said) == (expected, "")
+    (line,) = err.splitlines()
+    assert line.startswith("geounet: error: ")
+    assert message in line
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_an_output_that_exists(call, scene, network, tmp_path):
+    out = tmp_path / "out"
+    assert call("run", scene, "-o", out, "-m", network, "-q")[0] == 0
+    before = (out / "scene_mask.tif").read_bytes()
+    code, said, err = call("run", scene, "-o", out, "-m", network)
+    assert (code, said) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("geounet: error: an output may not exist")
+    assert "--overwrite" in line
+    assert (out / "scene_mask.tif").read_bytes() == before
+    assert call("run", scene, "-o", out, "-m", network, "--dry-run")[0] == 1
+    assert call("run", scene, "-o", out, "-m", network, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_folder_that_cannot_be_written_to(call, scene, network, tmp_path, dry):
+    (tmp_path / "file").write_text("")
+    code, said, err = call("run", scene, "-o", tmp_path / "file/out", "-m", network, *dry)
+    assert (code, said) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("geounet: error: the output must be a folder that can be written to")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",),
+        ("run", "scene.tif", "--tiel", "3"),
+        ("run", "scene.tif", "--tile", "big"),
+        ("run", "scene.tif", "--blend", "hanning"),
+        ("run", "scene.tif", "--format", "shp"),
+        ("segment", "scene.tif"),
+    ],
+)
+def test_wrong_use_exits_with_two_and_says_how(call, arguments):
+    code, said, err = call(*arguments)
+    assert (code, said) == (2, "")
+    assert "Usage: geounet" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["info", "models"])
+def test_the_other_commands_report_in_one_line_too(call, command):
+    code, said, err = call(command, "nowhere.x")
+    assert (code, said) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("geounet: error: ")
+    assert "nowhere.x" in line
+
+
+# -- in a process of its own -----------------------------------------------------------------------
+
+LIMITED = """
+import resource, sys
+from geounet.cli import main
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+main()
+"""
+
+
+def test_a_full_disk(scene, network, tmp_path):
+    """A limit on the size of a file stands for the disk."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", LIMITED, "60000", "run", scene, "-o", out, "-m", network]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    # What libtiff, SQLite and GDAL print themselves comes before; geounet says one thing, last.
+    *_, last = lines = done.stderr.splitlines()
+    assert last.startswith("geounet: error: ")
+    assert sum(line.startswith("geounet: ") for line in lines) == 1
+    assert "Traceback" not in done.stderr
+    assert list(out.iterdir()) == []
+
+
+def test_an_interrupt_leaves_nothing(make_water, network, tmp_path):
+    path, _ = make_water(3000, 2000)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "geounet.cli", "run", path, "-o", out, "-m", network]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        for _ in range(1200):  # until it has begun to write
+            if out.exists() and any(out.iterdir()):
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, err = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "")
+    assert err == "geounet: stopped; nothing half-written was left.\n"
+    assert list(out.iterdir()) == []
+
+
+# -- the model that ships --------------------------------------------------------------------------
+
+
+def test_the_default_model_segments_the_scene_with_no_flag(call, make_raster, tmp_path):
+    """Deep water and bare soil by twelve published reflectances: nothing subtle."""
+    water = [0.03, 0.035, 0.03, 0.015, 0.01, 0.008, 0.007, 0.006, 0.005, 0.005, 0.003, 0.002]
+    soil = [0.10, 0.12, 0.15, 0.19, 0.22, 0.24, 0.26, 0.28, 0.29, 0.29, 0.36, 0.31]
+    dn = np.empty((12, 200, 300), np.uint16)
+    dn[:, :, :150] = np.array(water)[:, None, None] * 1e4
+    dn[:, :, 150:] = np.array(soil)[:, None, None] * 1e4
+    dn[:, 150:, 100:200] = 0
+    path = make_raster(dn, scale=1e-4, nodata=0)
+    code, said, err = call("run", path, "-o", tmp_path / "out", "--json", "--device", "cpu")
+    assert (code, err) == (0, "")
+    record = _strict_json(said)
+    assert len(record["bands"]) == 12
+    assert record["bands_missing"] == []
+    with rasterio.open(record["outputs"]["mask"]) as file:
+        codes = file.read(1)
+    assert (codes[150:, 100:200] == 255).all()
+    assert record["pixels"]["not observed"] == 50 * 100
+    assert (codes[10:140, 10:130] == 1).all()
+    assert (codes[10:140, 170:290] == 0).all()
