@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from geounet.errors import ConfigError
+from geounet.labels import UNKNOWN
 from geounet.training.losses import (
     LOSSES,
-    UNKNOWN,
     SingleLabelLoss,
     border_cross_entropy,
     border_weights,

@@ -8,22 +8,13 @@ from affine import Affine
 from rasterio.features import rasterize
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
 from geounet.model import Inputs
 from geounet.scene import open_scene
 from geounet.sensors import Radiometry
 from geounet.tiling import Window
 from geounet.training.dataset import LabelledScene, WindowSampler
-from geounet.training.losses import UNKNOWN
-from geounet.training.scenes import (
-    LabelRules,
-    Pair,
-    SceneSource,
-    find_pairs,
-    keep_back,
-    open_labels,
-    sites_of,
-    survey,
-)
+from geounet.training.scenes import SceneSource, keep_back, sites_of, survey
 
 BANDS = ("blue", "green", "red", "nir")
 INPUTS = Inputs(read=(1, 3), take=(0, 0, 1), gain=(1e-4, 0.0, 1e-4), bias=(0.0, 0.0, 0.0))

@@ -146,6 +146,9 @@ class TrainConfig(_Frozen):
     """Values of label rasters, and of a column ``class`` of polygons, that mean each class."""
     ignore_values: tuple[int, ...] = (255,)
     """Values of label rasters that mean "unknown"; so does the raster's own nodata."""
+    label_band: str | int | None = None
+    """Band of label rasters: its description, or its number from 1; None takes ``hand``, or the
+    first."""
     outside: Literal["auto", "land", "unknown"] = "auto"
     """What lies outside all polygons; ``auto`` is unknown if some polygon is land, else land."""
 

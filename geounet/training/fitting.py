@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, distributed
 
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
 from geounet.model import (
     InputBand,
     ModelSpec,
@@ -47,23 +48,12 @@ from geounet.training.figures import Sample, draw_curves, draw_samples
 from geounet.training.loop import LoopConfig, Progress, Trainer, checkpoint_gradients, rank
 from geounet.training.losses import (
     LOSSES,
-    UNKNOWN,
     PartialDice,
     PartialLabelLoss,
     SingleLabelLoss,
     class_labels,
 )
-from geounet.training.scenes import (
-    LabelRules,
-    Pair,
-    SceneSource,
-    Survey,
-    find_pairs,
-    keep_back,
-    open_labels,
-    sites_of,
-    survey,
-)
+from geounet.training.scenes import SceneSource, Survey, keep_back, sites_of, survey
 from geounet.training.variation import BandDropout, Intensity, Restrict, Warp
 
 if TYPE_CHECKING:
@@ -283,7 +273,11 @@ def _halves(part: _Part, share: float) -> tuple[_Part, _Part]:
 
 def _source(config: TrainConfig, spec: ModelSpec, pair: Pair, area: Window) -> SceneSource:
     rules = LabelRules(
-        config.classes, dict(config.label_values), config.ignore_values, config.outside
+        classes=config.classes,
+        values={str(name): values for name, values in config.label_values.items()},
+        ignored=config.ignore_values,
+        outside=config.outside,
+        band=config.label_band,
     )
     try:
         inputs = match_bands(spec, pair.scene.bands, pair.scene.radiometry)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from geounet.errors import ConfigError
+from geounet.labels import UNKNOWN
 
 IGNORED = 0
 """The empty set: a pixel without any label."""
@@ -101,9 +102,6 @@ class PartialLabelLoss:
         """The weighted sum of both."""
         return self.cross_entropy(logits, allowed) + self.dice_weight * self.dice(logits, allowed)
 
-
-UNKNOWN = 255
-"""Label of a pixel that takes no part in a loss of single classes."""
 
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
 """Of logits ``[N, K, h, w]`` and labels ``[N, h, w]``: 0 to K - 1, or `UNKNOWN`."""

@@ -1,349 +1,40 @@
-"""Scenes with their labels, found in folders and read window by window.
+"""Labelled scenes as the sampler wants them, and which of them belong together.
 
-Labels are rasters beside the scenes, or polygons that are burned onto the scene's grid as windows
-are read. Either way a label is the index of its class, or `UNKNOWN`.
+Windows are read from the files, or from memory where a scene is held there.
 """
 
 from __future__ import annotations
 
 import random
 import re
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
-import rasterio
 import shapely
 import torch
-from affine import Affine
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.features import rasterize
 from rasterio.warp import transform_bounds
-from rasterio.windows import Window as RasterWindow
 
-from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.scene import Grid, Scene, open_scene
+from geounet.errors import ConfigError
+from geounet.labels import UNKNOWN
 from geounet.tiling import Window
 from geounet.training.dataset import MemorySource, cells_by_set
-from geounet.training.losses import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from geounet.labels import Labels
     from geounet.model import Inputs
+    from geounet.scene import Grid, Scene
 
-__all__ = [
-    "LabelRules",
-    "Labels",
-    "Pair",
-    "PolygonLabels",
-    "RasterLabels",
-    "SceneSource",
-    "Survey",
-    "find_pairs",
-    "keep_back",
-    "open_labels",
-    "sites_of",
-    "survey",
-]
+__all__ = ["SceneSource", "Survey", "keep_back", "sites_of", "survey"]
 
-_SCENES = (".tif", ".tiff", ".vrt", ".jp2")
-_POLYGONS = (".gpkg", ".geojson", ".fgb", ".parquet", ".shp")
 _LEAST = 1e-4
 """Least reflectance of an observed pixel; 0 says that a band is missing."""
 _BLOCK = 256
-
-
-@dataclass(frozen=True)
-class LabelRules:
-    """What labels mean."""
-
-    classes: tuple[str, ...] = ("land", "water")
-    """Classes in order; a label becomes the index of its class."""
-    values: Mapping[str, Sequence[int]] | None = None
-    """Values that stand for each class; None for its index."""
-    ignored: tuple[int, ...] = (UNKNOWN,)
-    """Values of rasters that mean "unknown"."""
-    outside: str = "auto"
-    """What lies outside all polygons: ``land``, ``unknown``, or ``auto``, which is unknown if some
-    polygon is land, else land."""
-
-    def of(self, name: str) -> tuple[int, ...]:
-        """Values that stand for a class."""
-        if self.values is None:
-            return (self.classes.index(name),)
-        return tuple(self.values.get(name, ()))
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A scene and the file that holds its labels."""
-
-    scene: Scene
-    label: Path
-
-    @property
-    def name(self) -> str:
-        """The scene's."""
-        return self.scene.stem
-
-
-def find_pairs(
-    folders: Sequence[Path], *, scale: float | None = None, offset: float | None = None
-) -> tuple[Pair, ...]:
-    """Find the labelled scenes of some folders, by name.
-
-    Args:
-        folders: where ``NAME.tif`` and ``NAME.label.tif`` (or polygons ``NAME.gpkg``) lie.
-        scale: reflectance per stored number; None takes the files' word.
-        offset: reflectance at stored number 0; None takes the files' word.
-
-    Raises:
-        ConfigError: a folder is none, or holds no labelled scene.
-        SceneError: a scene cannot be read.
-
-    Warns:
-        GeounetWarning: some scenes have no labels and are left out.
-    """
-    pairs: list[Pair] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"scenes are looked for in folders; there is no folder {folder}.")
-        found = {path: _label_of(path) for path in sorted(folder.iterdir()) if _is_scene(path)}
-        labelled = {path: label for path, label in found.items() if label}
-        if not labelled:
-            raise ConfigError(
-                f"no labelled scene in {folder}: a scene NAME.tif needs NAME.label.tif, or "
-                f"polygons in NAME{', NAME'.join(_POLYGONS)}."
-            )
-        if len(labelled) < len(found):
-            warnings.warn(
-                f"{len(found) - len(labelled)} of {len(found)} scenes in {folder} have no labels "
-                f"and are left out.",
-                GeounetWarning,
-                stacklevel=2,
-            )
-        pairs += [_open_pair(path, label, scale, offset) for path, label in labelled.items()]
-    return tuple(pairs)
-
-
-def _is_scene(path: Path) -> bool:
-    return path.suffix.lower() in _SCENES and not path.stem.endswith(".label")
-
-
-def _label_of(path: Path) -> Path | None:
-    names = [f".label{suffix}" for suffix in _SCENES] + list(_POLYGONS)
-    candidates = (path.with_name(path.stem + name) for name in names)
-    return next((c for c in candidates if c.exists()), None)
-
-
-def _open_pair(path: Path, label: Path, scale: float | None, offset: float | None) -> Pair:
-    with warnings.catch_warnings():
-        # Scenes of unknown place are common in training sets and lose nothing by it.
-        warnings.simplefilter("ignore", GeounetWarning)
-        return Pair(open_scene(path, scale=scale, offset=offset), label)
-
-
-class Labels(Protocol):
-    """A scene's labels."""
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """Class indices uint8 [height, width]; `UNKNOWN` where not known."""
-        ...
-
-
-def open_labels(pair: Pair, rules: LabelRules) -> Labels:
-    """Open a scene's labels and check that they lie on it.
-
-    Raises:
-        SceneError: the labels cannot be read, or do not lie on the scene.
-    """
-    if pair.label.suffix.lower() in _POLYGONS:
-        return PolygonLabels.open(pair.label, pair.scene.grid, rules)
-    return RasterLabels.open(pair.label, pair.scene.grid, rules)
-
-
-@dataclass(frozen=True)
-class RasterLabels:
-    """Labels in the first band of a raster on the scene's grid."""
-
-    path: Path
-    rules: LabelRules
-    nodata: float | None
-
-    @classmethod
-    def open(cls, path: Path, grid: Grid, rules: LabelRules) -> RasterLabels:
-        """Check that the raster is on the grid.
-
-        Raises:
-            SceneError: it cannot be read, or is on another grid.
-        """
-        with _quiet_open(path) as source:
-            _check_alignment(path, Grid(source.crs, source.transform, *source.shape[::-1]), grid)
-            return cls(path, rules, source.nodata)
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """Read a window.
-
-        Raises:
-            SceneError: a value that no class has.
-        """
-        area = RasterWindow(window.col, window.row, window.width, window.height)
-        with _quiet_open(self.path) as source:
-            values = source.read(1, window=area)
-        labels = np.full(values.shape, UNKNOWN, np.uint8)
-        known = np.isin(values, self.rules.ignored)
-        if self.nodata is not None:
-            known |= (values == self.nodata) | np.isnan(values)
-        for index, name in enumerate(self.rules.classes):
-            here = np.isin(values, self.rules.of(name)) & ~known
-            labels[here] = index
-            known |= here
-        if not known.all():
-            raise SceneError(
-                f"each label must be of a class or ignored; {self.path} holds "
-                f"{values[~known][0]}. Say what it means with label_values or ignore_values; "
-                f"classes are {', '.join(self.rules.classes)}."
-            )
-        return labels
-
-
-def _quiet_open(path: Path) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            return rasterio.open(path)
-        except (RasterioError, OSError) as error:
-            raise SceneError(
-                f"a label must be a raster that GDAL opens: {path}: {error}."
-            ) from error
-
-
-def _check_alignment(path: Path, label: Grid, scene: Grid) -> None:
-    if label.shape != scene.shape:
-        raise SceneError(
-            f"a label must have its scene's size of {scene.width} x {scene.height} pixels; "
-            f"{path} has {label.width} x {label.height}. Warp it onto the scene's grid."
-        )
-    if label.crs != scene.crs and label.crs is not None and scene.crs is not None:
-        raise SceneError(
-            f"a label must have its scene's CRS, {scene.crs.to_string()}; {path} has "
-            f"{label.crs.to_string()}. Warp it onto the scene's grid."
-        )
-    corners = np.array(_corners(*scene.shape), np.float64)
-    there = _along(~scene.transform, _along(label.transform, corners))
-    off = float(np.abs(there - corners).max())
-    if off > 0.05:
-        raise SceneError(
-            f"a label must lie on its scene's pixels; {path} is up to {off:.3g} pixels off. "
-            f"Warp it onto the scene's grid."
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class PolygonLabels:
-    """Labels burned from polygons; a pixel is inside where its centre is. Later ones lie on top."""
-
-    transform: Affine
-    shapes: NDArray[Any]
-    """Polygons in the scene's CRS."""
-    codes: NDArray[np.uint8]
-    """Class index of each."""
-    outside: int
-    tree: shapely.STRtree
-
-    @classmethod
-    def open(cls, path: Path, grid: Grid, rules: LabelRules) -> PolygonLabels:
-        """Read polygons and bring them into the scene's CRS.
-
-        Without a column ``class`` they are all water.
-
-        Raises:
-            SceneError: they cannot be read, are no polygons, have no CRS, are of a class that is
-                not known, or none lies on the scene.
-        """
-        frame = _read_polygons(path, grid)
-        codes = _polygon_codes(path, frame, rules)
-        shapes = np.asarray(frame.geometry.values)
-        outline = shapely.Polygon(_along(grid.transform, _corners(*grid.shape)))
-        if not shapely.intersects(shapes, outline).any():
-            raise SceneError(
-                f"polygons must lie on their scene; none in {path} does. Check its CRS and that "
-                f"it belongs to this scene."
-            )
-        land = rules.classes.index("land")
-        unknown = rules.outside == "unknown" or (rules.outside == "auto" and land in codes)
-        outside = UNKNOWN if unknown else land
-        return cls(grid.transform, shapes, codes, outside, shapely.STRtree(shapes))
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """Burn the polygons of a window."""
-        a, b, _, d, e, *_ = self.transform
-        ((x, y),) = _along(self.transform, [(window.col, window.row)])
-        transform = Affine(a, b, x, d, e, y)
-        outline = shapely.Polygon(_along(transform, _corners(window.height, window.width)))
-        hits = np.sort(self.tree.query(outline))
-        shape = (window.height, window.width)
-        if not len(hits):
-            return np.full(shape, self.outside, np.uint8)
-        pairs = zip(self.shapes[hits], self.codes[hits].tolist(), strict=True)
-        burned: NDArray[np.uint8] = rasterize(
-            pairs, shape, self.outside, transform=transform, dtype="uint8"
-        )
-        return burned
-
-
-def _corners(height: int, width: int) -> list[tuple[int, int]]:
-    """Columns and rows around."""
-    return [(0, 0), (width, 0), (width, height), (0, height)]
-
-
-def _along(transform: Affine, points: ArrayLike) -> NDArray[np.float64]:
-    """Points [n, 2] moved by a transform; spelt out, since affine 3 and 2 share no operator."""
-    a, b, c, d, e, f, *_ = transform
-    x, y = np.asarray(points, np.float64).T
-    return np.stack([a * x + b * y + c, d * x + e * y + f], 1)
-
-
-def _read_polygons(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
-    try:
-        reader = geopandas.read_parquet if path.suffix == ".parquet" else geopandas.read_file
-        frame = reader(path)
-    except Exception as error:
-        raise SceneError(f"labels must be a file of polygons: {path}: {error}.") from error
-    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
-    if frame.empty or not frame.geom_type.isin(["Polygon", "MultiPolygon"]).all():
-        kinds = ", ".join(sorted(set(frame.geom_type))) or "nothing"
-        raise SceneError(f"labels must be polygons; {path} holds {kinds}.")
-    if (frame.crs is None) != (grid.crs is None):
-        raise SceneError(
-            f"polygons and scene must both have a CRS, or neither; {path} has "
-            f"{frame.crs or 'none'}, the scene {grid.crs or 'none'}."
-        )
-    return frame if grid.crs is None else frame.to_crs(grid.crs.to_wkt())
-
-
-def _polygon_codes(
-    path: Path, frame: geopandas.GeoDataFrame, rules: LabelRules
-) -> NDArray[np.uint8]:
-    if "class" not in frame:
-        return np.full(len(frame), rules.classes.index("water"), np.uint8)
-    meaning: dict[Any, int] = dict.fromkeys(rules.ignored, UNKNOWN) | {"unknown": UNKNOWN}
-    for index, name in enumerate(rules.classes):
-        meaning |= {name: index} | dict.fromkeys(rules.of(name), index)
-    strange = [value for value in frame["class"] if value not in meaning]
-    if strange:
-        raise SceneError(
-            f"the column class must hold {', '.join(rules.classes)}, unknown, or their values; "
-            f"{path} holds {strange[0]!r}."
-        )
-    return np.array([meaning[value] for value in frame["class"]], np.uint8)
 
 
 class SceneSource:
@@ -528,9 +219,11 @@ def _footprint(grid: Grid) -> Any:
     """Bounds in degrees with about half a kilometre around; None without a CRS."""
     if grid.crs is None:
         return None
-    corners = _along(grid.transform, _corners(*grid.shape))
+    a, b, c, d, e, f, *_ = grid.transform
+    col, row = np.array([(0, 0), (1, 0), (0, 1), (1, 1)]).T * [[grid.width], [grid.height]]
+    x, y = a * col + b * row + c, d * col + e * row + f
     west, south, east, north = transform_bounds(
-        grid.crs, "EPSG:4326", *corners.min(0), *corners.max(0)
+        grid.crs, "EPSG:4326", x.min(), y.min(), x.max(), y.max()
     )
     up = 0.0045
     across = up / max(np.cos(np.radians((south + north) / 2)), 0.01)
