@@ -179,7 +179,7 @@ class Polygonizer:
     """Turns a mask that arrives by rows into the polygons of one class.
 
     The result does not depend on how the rows are cut into strips. Memory grows with the number of
-    corners (about 10 bytes each while rows arrive, about 100 at the end), not with the raster.
+    corners (about 10 bytes each while rows arrive, about 60 at the end), not with the raster.
 
     Example:
         >>> polygonizer = Polygonizer(3)
@@ -1013,7 +1013,7 @@ def _write_with_gdal(frame: gpd.GeoDataFrame, path: Path, kind: Format) -> int:
 def _write_geojson(frame: gpd.GeoDataFrame, path: Path) -> int:
     """RFC 7946, one feature a line.
 
-    GDAL's writer takes time quadratic in a polygon's holes: 520 s for a 10980² mask, this one 20.
+    For a 10980² mask with 8 million corners GDAL's writer took 520 s, this one 21 s.
     """
     geometries = _to_wgs84(frame)
     records = frame.drop(columns=frame.geometry.name).to_dict("records")
