@@ -304,7 +304,7 @@ def _figure(name: str, value: float) -> str:
     if math.isnan(value):
         return "-"
     if name == "shore_bias":
-        return f"{value:+.1f}"
+        return f"{round(value, 1) + 0.0:+.1f}"
     return f"{value:.1f}" if name.startswith("shore") else f"{value:.3f}"
 
 

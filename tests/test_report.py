@@ -29,7 +29,7 @@ from geounet.model import (
     default_bands,
     save_model,
 )
-from geounet.report import composite, evaluation_report, evaluation_table, quicklook
+from geounet.report import _figure, composite, evaluation_report, evaluation_table, quicklook
 from geounet.scene import open_scene
 
 PROFILE = {
@@ -329,3 +329,17 @@ def test_run_writes_a_quicklook_and_replaces_it_only_when_told(tmp_path):
     assert "scene_quicklook.png" in str(found.exception)
     assert [path.name for path in out.iterdir()] == ["scene_quicklook.png"]
     assert CliRunner().invoke(app, ["run", scene, *options, "--overwrite", "-q"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("iou", 0.98765, "0.988"),
+        ("shore_p95", 12.34, "12.3"),
+        ("shore_bias", 12.34, "+12.3"),
+        ("shore_bias", -0.04, "+0.0"),
+        ("precision", float("nan"), "-"),
+    ],
+)
+def test_figures_as_text(name, value, text):
+    assert _figure(name, value) == text
