@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -22,12 +22,14 @@ import geounet
 from geounet.errors import ConfigError, GeounetError, GeounetWarning, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from geounet.evaluate import Evaluation
     from geounet.evaluate import Progress as Judged
     from geounet.pipeline import Job, Progress, RunResult
     from geounet.scene import Scene
+    from geounet.training import Audit, TrainProgress, TrainResult
+    from geounet.training.auditing import AuditProgress
 
 app = typer.Typer(
     name="geounet",
@@ -282,6 +284,170 @@ def evaluate(
 
 
 @app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file.", show_default="flags alone")
+    ] = None,
+    *,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of NAME.tif with NAME.label.tif or NAME.gpkg; may be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write to, or to go on in."),
+    ] = None,
+    valid: Annotated[
+        list[Path] | None,
+        typer.Option(help="The same for validation.", show_default="a fifth of the sites"),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Bands to use, e.g. B02,B03,B04,B08.", show_default="the scenes'"),
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Unet, UnetPlusPlus, DeepLabV3Plus, …, unet2015.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="resnet18, densenet121, tu-mobilenetv4_conv_small, …")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="A model to start from.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="bce, dice, bce_dice, focal, lovasz, lovasz_hinge, cross_entropy, border, partial."
+        ),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to train for.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="The same, in passes over the data.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows at once.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of a window in pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes everything that is drawn.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other key of the TOML file: loss.gamma=1.5; repeatable."),
+    ] = None,
+    as_json: _Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Train a model on labelled scenes. Run it again to go on with one that was interrupted."""
+    from geounet.training import config as settings  # noqa: PLC0415 - keeps --help fast
+
+    told: dict[str, Any] = {
+        "data": data,
+        "output": output,
+        "valid": valid,
+        "bands": _names(bands),
+        "architecture": _given(decoder=decoder, encoder=encoder),
+        "start": start,
+        "loss": _given(name=loss),
+        "optimiser": _given(rate=rate),
+        "steps": steps,
+        "epochs": epochs,
+        "batch": batch,
+        "window": window,
+        "seed": seed,
+        "device": device,
+    }
+    told = {key: value for key, value in told.items() if value not in (None, {}, [])}
+    for text in setting or []:
+        told = settings.joined(told, settings.parse_setting(text))
+    if config is None:
+        plan = settings.TrainConfig.of(**told)
+    else:
+        plan = settings.read_config(config, **told)
+    from geounet.training import fitting  # noqa: PLC0415 - torch takes a second to load
+
+    with _progress_bar(hidden=quiet or as_json, unit="steps") as bar:
+        quietly = bar is None and (quiet or as_json)
+        result = fitting.train(plan, on_progress=None if quietly else bar or _log)
+    if not quiet or as_json:
+        _say(_training_record(result), as_json=as_json)
+
+
+def _log(at: TrainProgress) -> None:
+    typer.echo(at.line, err=True)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _training_record(result: TrainResult) -> dict[str, Any]:
+    return {
+        "steps": f"{result.steps}" + (" (stopped early)" if result.stopped_early else ""),
+        **result.metrics,
+        "learned": ", ".join(result.train),
+        "validated on": ", ".join(result.valid) or "nothing",
+        "time": f"{result.seconds:.1f} s",
+        **{kind: str(path) for kind, path in result.outputs.items()},
+    }
+
+
+@app.command()
+def audit(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of NAME.tif with NAME.label.tif or NAME.gpkg.")
+    ],
+    *,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet to write (PNG): scenes beside their labels.")
+    ] = None,
+    label_band: Annotated[
+        str | None,
+        typer.Option(
+            help="Band of label rasters: its description, or its number from 1.",
+            show_default="'hand', else the first",
+        ),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Check labels before training: against water indices, swapped classes, shifts, unknown."""
+    from geounet.labels import LabelRules  # noqa: PLC0415 - keeps --help fast
+    from geounet.training import auditing  # noqa: PLC0415
+
+    if sheet and not sheet.parent.is_dir():
+        raise OutputError(f"the contact sheet's folder must exist; there is no {sheet.parent}.")
+    band = int(label_band) if label_band and label_band.isdecimal() else label_band
+    rules = LabelRules(classes=("land", "water", "obscured"), band=band)
+    with _progress_bar(hidden=as_json, unit="scenes") as on_progress:
+        found = auditing.audit(*folders, sheet=sheet, rules=rules, on_progress=on_progress)
+    if as_json:
+        _say(found.as_dict(), as_json=True)
+    else:
+        _print_audit(found)
+
+
+def _print_audit(found: Audit) -> None:
+    """A table; as wide as it needs to be where the output is no terminal."""
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.1%}"
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    rows = [
+        (
+            check.scene,
+            f"{check.size[0]} x {check.size[1]}",
+            share(check.water),
+            share(check.unknown),
+            share(check.ndwi),
+            share(check.mndwi),
+            number(check.correlation),
+            "" if check.shift is None else f"{check.shift[0]}, {check.shift[1]}",
+            "; ".join(check.remarks),
+        )
+        for check in found.checks
+    ]
+    header = ("scene", "size", "water", "unknown", "NDWI", "MNDWI", "r", "shift", "remarks")
+    _print_table(header, rows, right=range(1, 8), bold=lambda row: bool(row[-1]))
+
+
+@app.command()
 def info(
     scene: _SceneArgument,
     *,
@@ -332,21 +498,33 @@ def _quicklook_path(job: Job) -> Path:
 
 
 def _print_evaluation(found: Evaluation) -> None:
+    from geounet.report import evaluation_table  # noqa: PLC0415 - keeps --help fast
+
+    header, rows = evaluation_table(found)
+    for score in found.of(found.methods[0]):
+        if score.score is None:
+            typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)
+    right = range(2, len(header))
+    _print_table(header, rows, right=right, bold=lambda row: row[0] == found.methods[0])
+
+
+def _print_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: range,
+    bold: Callable[[Sequence[str]], bool],
+) -> None:
     """A table; as wide as it needs to be where the output is no terminal."""
     from rich.console import Console  # noqa: PLC0415 - keeps --help fast
     from rich.table import Table  # noqa: PLC0415
 
-    from geounet.report import evaluation_table  # noqa: PLC0415
-
-    header, rows = evaluation_table(found)
     table = Table(box=None, pad_edge=False)
     for i, title in enumerate(header):
-        table.add_column(title, justify="left" if i < 2 else "right", no_wrap=i >= 2)
+        justify: Literal["left", "right"] = "right" if i in right else "left"
+        table.add_column(title, justify=justify, no_wrap=i in right)
     for row in rows:
-        table.add_row(*row, style="bold" if row[0] == found.methods[0] else None)
-    for score in found.of(found.methods[0]):
-        if score.score is None:
-            typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)
+        table.add_row(*row, style="bold" if bold(row) else None)
     console = Console(markup=False, highlight=False)
     console.width = console.width if console.is_terminal else 400
     console.print(table)
@@ -420,7 +598,7 @@ def _say(record: dict[str, Any], *, as_json: bool, to_stderr: bool = False) -> N
 @contextmanager
 def _progress_bar(
     *, hidden: bool, unit: str = "tiles"
-) -> Iterator[Callable[[Progress | Judged], None] | None]:
+) -> Iterator[Callable[[Progress | Judged | TrainProgress | AuditProgress], None] | None]:
     """A bar on standard error with units per second and time left; none if it is no terminal."""
     if hidden or not sys.stderr.isatty():
         yield None
@@ -442,7 +620,7 @@ def _progress_bar(
             return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
 
     columns = (
-        TextColumn(unit),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -450,7 +628,12 @@ def _progress_bar(
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(unit, total=None)
-        yield lambda at: bars.update(task, completed=at.done, total=at.total)
+        yield lambda at: bars.update(
+            task,
+            completed=at.done,
+            total=at.total,
+            description=getattr(at, "line", unit),
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Any, Literal
@@ -19,6 +20,8 @@ __all__ = [
     "OptimiserConfig",
     "ScheduleConfig",
     "TrainConfig",
+    "joined",
+    "parse_setting",
     "read_config",
 ]
 
@@ -229,7 +232,7 @@ def read_config(path: Path, **options: Any) -> TrainConfig:
 
     Args:
         path: the file.
-        options: keys that stand above the file's.
+        options: keys that stand above the file's; tables are joined key by key.
 
     Raises:
         ConfigError: there is no such file, it is not TOML, a key is not known, or a value breaks
@@ -246,7 +249,33 @@ def read_config(path: Path, **options: Any) -> TrainConfig:
             found[key] = [path.parent / str(folder) for folder in found[key]]
     if isinstance(found.get("output"), str):
         found["output"] = path.parent / found["output"]
-    return TrainConfig.of(**{**found, **options})
+    return TrainConfig.of(**joined(found, options))
+
+
+def joined(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two nested tables as one; where both have a key, the second has its way."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = joined(result[key], value) if both else value
+    return result
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """A setting as typed, ``loss.gamma=1.5``, as a nested table; what is no TOML is a string.
+
+    Raises:
+        ConfigError: it has no ``=``, or no key.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise ConfigError(f"a setting is KEY=VALUE, such as loss.gamma=1.5; got {text!r}.")
+    for written in (value, json.dumps(value)):
+        try:
+            return tomllib.loads(f"{key} = {written}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise ConfigError(f"a setting's key must be letters, dots and underscores; got {key!r}.")
 
 
 def _explain(error: ValidationError) -> str:

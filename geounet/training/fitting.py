@@ -78,8 +78,10 @@ _MOST_WINDOWS = 256
 class TrainProgress:
     """How far a training is."""
 
-    step: int
-    steps: int
+    done: int
+    """Steps taken."""
+    total: int
+    """Steps in all."""
     loss: float
     """Mean since the last report."""
     rate: float
@@ -88,6 +90,12 @@ class TrainProgress:
     """Mean IoU of the classes at the last validation."""
     best: float | None
     """The best one."""
+
+    @property
+    def line(self) -> str:
+        """For people to read."""
+        judged = "" if self.score is None else f", IoU {self.score:.4f} (best {self.best:.4f})"
+        return f"step {self.done} of {self.total}: loss {self.loss:.4f}{judged}"
 
 
 @dataclass(frozen=True)
