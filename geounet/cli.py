@@ -24,6 +24,8 @@ from geounet.errors import ConfigError, GeounetError, GeounetWarning, OutputErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.console import Console
+
     from geounet.evaluate import Evaluation
     from geounet.evaluate import Progress as Judged
     from geounet.pipeline import Job, Progress, RunResult
@@ -498,14 +500,25 @@ def _quicklook_path(job: Job) -> Path:
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    from geounet.report import evaluation_table  # noqa: PLC0415 - keeps --help fast
+    from geounet.report import evaluation_table, fit_columns  # noqa: PLC0415 - keeps --help fast
 
-    header, rows = evaluation_table(found)
+    header, rows = fit_columns(*evaluation_table(found), _console().width)
     for score in found.of(found.methods[0]):
         if score.score is None:
             typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)
     right = range(2, len(header))
     _print_table(header, rows, right=right, bold=lambda row: row[0] == found.methods[0])
+    if "Kappa" not in header:
+        typer.echo("A wider terminal, --json and --report show more columns.", err=True)
+
+
+def _console() -> Console:
+    """Standard output; as wide as a table needs to be where it is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - keeps --help fast
+
+    console = Console(markup=False, highlight=False)
+    console.width = console.width if console.is_terminal else 400
+    return console
 
 
 def _print_table(
@@ -515,9 +528,7 @@ def _print_table(
     right: range,
     bold: Callable[[Sequence[str]], bool],
 ) -> None:
-    """A table; as wide as it needs to be where the output is no terminal."""
-    from rich.console import Console  # noqa: PLC0415 - keeps --help fast
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - keeps --help fast
 
     table = Table(box=None, pad_edge=False)
     for i, title in enumerate(header):
@@ -525,9 +536,7 @@ def _print_table(
         table.add_column(title, justify=justify, no_wrap=i in right)
     for row in rows:
         table.add_row(*row, style="bold" if bold(row) else None)
-    console = Console(markup=False, highlight=False)
-    console.width = console.width if console.is_terminal else 400
-    console.print(table)
+    _console().print(table)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     from geounet.evaluate import Evaluation, SceneScore, SceneView
     from geounet.scene import Scene
 
-__all__ = ["COMPOSITES", "composite", "evaluation_report", "evaluation_table", "quicklook"]
+__all__ = [
+    "COMPOSITES",
+    "composite",
+    "evaluation_report",
+    "evaluation_table",
+    "fit_columns",
+    "quicklook",
+]
 
 COMPOSITES: Mapping[str, tuple[str, str, str]] = {
     "true": ("red", "green", "blue"),
@@ -259,6 +266,10 @@ def quicklook(
 # -- the evaluation as a table ---------------------------------------------------------------------
 
 _COLUMNS = ("Method", "Scene", *METRICS.values(), "Obscured")
+_LEFT_OUT_FIRST = (
+    *("kappa", "accuracy", "shore_mean", "shore_p95", "shore_bias", "precision", "recall", "f1"),
+    *("shore_median", "boundary_iou"),
+)
 
 
 def evaluation_table(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -268,6 +279,18 @@ def evaluation_table(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tupl
     """
     rows = [row for method in evaluation.methods for row in _method_rows(evaluation, method)]
     return _COLUMNS, rows
+
+
+def fit_columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, gap: int = 2
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """As many columns of `evaluation_table` as fit into so many characters; IoU always stays."""
+    widths = [max(len(row[i]) for row in (header, *rows)) + gap for i in range(len(header))]
+    kept = list(range(len(header)))
+    for name in _LEFT_OUT_FIRST:
+        if sum(widths[i] for i in kept) - gap > width:
+            kept.remove(header.index(METRICS[name]))
+    return tuple(header[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
 
 
 def _method_rows(evaluation: Evaluation, method: str) -> list[tuple[str, ...]]:

@@ -29,7 +29,14 @@ from geounet.model import (
     default_bands,
     save_model,
 )
-from geounet.report import _figure, composite, evaluation_report, evaluation_table, quicklook
+from geounet.report import (
+    _figure,
+    composite,
+    evaluation_report,
+    evaluation_table,
+    fit_columns,
+    quicklook,
+)
 from geounet.scene import open_scene
 
 PROFILE = {
@@ -343,3 +350,14 @@ def test_run_writes_a_quicklook_and_replaces_it_only_when_told(tmp_path):
 )
 def test_figures_as_text(name, value, text):
     assert _figure(name, value) == text
+
+
+def test_a_narrow_terminal_gets_the_columns_that_fit(evaluation):
+    header, rows = evaluation_table(evaluation)
+    needed = sum(max(len(row[i]) for row in (header, *rows)) for i in range(14)) + 2 * 13
+    assert fit_columns(header, rows, needed) == (header, rows)
+    fewer, shorter = fit_columns(header, rows, needed - 1)
+    assert fewer == tuple(title for title in header if title != "Kappa")
+    assert [len(row) for row in shorter] == [13] * len(rows)
+    least, _ = fit_columns(header, rows, 10)
+    assert least == ("Method", "Scene", "IoU", "Obscured")
