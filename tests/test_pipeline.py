@@ -790,10 +790,10 @@ def _fails_at_finishing(monkeypatch):
 
 def _is_interrupted(monkeypatch):
     def fail(self, x):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("Ctrl-C")
 
     monkeypatch.setattr(Ratio, "forward", fail)
-    return KeyboardInterrupt, ""
+    return KeyboardInterrupt, "Ctrl-C"
 
 
 @pytest.mark.parametrize("old", [False, True])
