@@ -1,0 +1,79 @@
+"""Outputs that are whole or not there: made in a hidden folder beside them, then renamed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geounet.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["check_free", "staged"]
+
+
+def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
+    """Refuse outputs that exist and may not be replaced.
+
+    Args:
+        outputs: what will be written, by kind.
+        overwrite: whether files that exist may be replaced; folders never are.
+
+    Raises:
+        OutputError: one of them exists.
+    """
+    folders = [str(path) for path in outputs.values() if path.is_dir()]
+    if folders:
+        raise OutputError(
+            f"an output is a file; these are folders: {', '.join(folders)}. Remove them or "
+            f"choose another --output."
+        )
+    there = [str(path) for path in outputs.values() if path.exists()]
+    if there and not overwrite:
+        raise OutputError(
+            f"an output may not exist unless it is to be replaced: {', '.join(there)}. "
+            f"Give --overwrite or another --output."
+        )
+
+
+@contextmanager
+def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Paths to write to; when the block ends without an error they become the outputs.
+
+    Args:
+        outputs: what will be written, by kind; all in one folder, which is made if it is not there.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or an output not be replaced.
+    """
+    folder = next(iter(outputs.values())).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=folder, prefix=".geounet-"))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    try:
+        drafts = {kind: stage / path.name for kind, path in outputs.items()}
+        yield drafts
+        for kind, path in outputs.items():
+            _rename(drafts[kind], path)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _rename(draft: Path, path: Path) -> None:
+    try:
+        draft.replace(path)
+    except OSError as error:
+        raise _not_writable(path.parent, error) from error
+
+
+def _not_writable(folder: Path, reason: object) -> OutputError:
+    return OutputError(
+        f"the output must be in a folder that can be written to: {folder}: {reason}. "
+        f"Choose another --output."
+    )
