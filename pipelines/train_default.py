@@ -35,7 +35,7 @@ from geounet.sensors import SENSORS, common_name
 from geounet.training.augment import BandPatterns, water_augmentation
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.loop import LoopConfig, Progress, Trainer, rank
-from geounet.training.losses import PartialLabelLoss
+from geounet.training.losses import PartialCrossEntropy, PartialLabelLoss
 
 LAND, WATER, OBSCURED = 1, 2, 4
 BANDS = default_bands()
@@ -202,7 +202,8 @@ def allowed_sets(scene: RawScene) -> NDArray[np.uint8]:
         foam = np.where(muddy, WATER, LAND | OBSCURED)
     else:
         dry = np.where(mndwi < -0.2, LAND, LAND | WATER)
-        shadow = np.where(wet, WATER, dry)
+        hollow = (mndwi > 0.1) & (ndwi > -0.12) & (swir < 0.12) & (nir < 0.25)
+        shadow = np.where(hollow, WATER, dry)
         cloud = np.where(mndwi > 0.2, LAND | WATER, LAND)
         foam = np.where(muddy, WATER, LAND | WATER)
         allowed = np.where(wet & (mndwi > 0.3) & (ndwi > 0.1), WATER, allowed)
@@ -486,7 +487,7 @@ def main(arguments: Sequence[str]) -> None:
     trainer = Trainer(
         network,
         sampler,
-        PartialLabelLoss(),
+        PartialLabelLoss(PartialCrossEntropy(robustness=0.05), dice_weight=1.0),
         config,
         augment=water_augmentation(CENTRES, PATTERNS),
         device=args.device,

@@ -356,7 +356,7 @@ class GroundCover:
     """Burn scars, lava, dark wet soil, salt, sand and coloured roofs on labelled land."""
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.25
+    chance: float = 0.2
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Cover blobs of the land of some windows with another ground; the label stays land."""
