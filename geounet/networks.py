@@ -41,6 +41,7 @@ class Geometry:
     multiple: int
     """Outputs have sides of ``multiple * n + remainder``."""
     remainder: int
+    """Less than `multiple`."""
 
 
 def unet_geometry(depth: int, *, padded: bool, up: Upsampling = "transpose") -> Geometry:
@@ -59,7 +60,7 @@ def unet_geometry(depth: int, *, padded: bool, up: Upsampling = "transpose") -> 
     if padded:
         return Geometry(0, multiple, 0)
     lost = 4 if up == "transpose" else 6
-    return Geometry(((8 + lost) * multiple - 4 - lost) // 2, multiple, lost)
+    return Geometry(((8 + lost) * multiple - 4 - lost) // 2, multiple, lost % multiple)
 
 
 class UNet(nn.Module):

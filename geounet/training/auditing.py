@@ -31,6 +31,8 @@ _BLOCK = 512
 _THUMBNAIL = 256
 _REACH = 12
 """Pixels by which labels are looked for."""
+_EVIDENCE = 200
+"""Least number of pixels of both classes, ``n p (1 - p)``, from which a shift is told."""
 _RULES = LabelRules(classes=("land", "water", "obscured"))
 _NIR = ("nir", "nir08")
 
@@ -241,7 +243,7 @@ class _Sums:
         return float((xy - x * y / n) / np.sqrt(spread)) if spread > 1e-9 else None
 
     def _shift(self) -> tuple[int, int] | None:
-        if self._best is None:
+        if self._best is None or self._best[0] < _EVIDENCE:
             return None
         _, index, labels = self._best
         return best_shift(

@@ -124,7 +124,7 @@ def picture(pixels: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.flo
 def draw_contact_sheet(
     cells: Sequence[tuple[str, NDArray[np.float32], NDArray[np.uint8]]], path: Path
 ) -> Path:
-    """Draw scenes beside their labels, three to a row.
+    """Draw scenes beside their labels, three to a row, or six where there are many.
 
     Args:
         cells: caption, picture [height, width, 3] and class indices [height, width] of each.
@@ -133,13 +133,13 @@ def draw_contact_sheet(
     Raises:
         OutputError: it cannot be written.
     """
-    rows = -(-len(cells) // 3)
-    figure = _figure(12, 2.35 * rows + 0.2)
-    grid = figure.subplots(rows, 6, squeeze=False)
-    for k, (caption, image, label) in enumerate(cells):
-        left, right = grid[k // 3, 2 * (k % 3)], grid[k // 3, 2 * (k % 3) + 1]
+    across = 3 if len(cells) <= 30 else 6
+    rows = -(-len(cells) // across)
+    figure = _figure(12, 7.05 * rows / across + 0.2)
+    grid = figure.subplots(rows, 2 * across, squeeze=False)
+    for (caption, image, label), (left, right) in zip(cells, grid.reshape(-1, 2), strict=False):
         left.imshow(image)
-        left.set_title(caption, fontsize=7, loc="left")
+        left.set_title(caption, fontsize=21 / across, loc="left")
         right.imshow(_COLOURS[np.minimum(label, 3)])
     _bare(grid)
     for axes in grid.ravel()[2 * len(cells) :]:

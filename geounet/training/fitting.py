@@ -705,14 +705,14 @@ def _finish(
         "checkpoint": config.output / "last.ckpt",
         "metrics": diary.path,
     }
+    temperature = _temperature(judge, network) if data.valid else 1.0
+    spec = data.spec.model_copy(update={"metrics": metrics, "temperature": temperature})
     if rank() == 0:
-        temperature = _temperature(judge, network) if data.valid else 1.0
-        update = {"metrics": metrics, "temperature": temperature}
-        save_model(path, data.spec.model_copy(update=update), network)
+        save_model(path, spec, network)
         try:
             outputs["curves"] = draw_curves(diary.rows, config.output / "curves.png")
             if data.valid:
-                samples = _samples(judge, network, data.spec, temperature)
+                samples = _samples(judge, network, spec)
                 outputs["samples"] = draw_samples(
                     samples, [b.common_name for b in data.spec.bands], config.output / "samples.png"
                 )
@@ -725,7 +725,7 @@ def _finish(
     diary.close()
     return TrainResult(
         model=path,
-        spec=data.spec.model_copy(update={"metrics": metrics}),
+        spec=spec,
         steps=trainer.step,
         stopped_early=trainer.stopped,
         metrics=metrics,
@@ -749,16 +749,14 @@ def _temperature(judge: _Judge, network: Segmenter) -> float:
     return round(float(choices[total.argmin()]), 3)
 
 
-def _samples(
-    judge: _Judge, network: Segmenter, spec: ModelSpec, temperature: float
-) -> list[Sample]:
+def _samples(judge: _Judge, network: Segmenter, spec: ModelSpec) -> list[Sample]:
     """The windows that are hardest to get right: those with the most errors, six at most."""
     found: list[tuple[int, Sample]] = []
     water = spec.classes.index("water")
     for pixels, allowed, logits in judge.predictions(network):
         labels = class_labels(allowed, len(spec.classes))
         wrong = ((logits.argmax(1) != labels) & (labels != UNKNOWN)).sum((1, 2))
-        p = torch.softmax(logits / temperature, 1)[:, water]
+        p = torch.softmax(logits / spec.temperature, 1)[:, water]
         for i in range(len(pixels)):
             sample = Sample(
                 judge.name(len(found)),

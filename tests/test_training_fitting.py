@@ -1,0 +1,306 @@
+import csv
+import json
+import resource
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from matplotlib import image
+
+import geounet
+from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
+from geounet.model import load_model
+from geounet.training import TrainConfig, train
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::geounet.errors.GeounetWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard"),
+]
+
+SAMPLE = Path(__file__).parents[1] / "sample_data"
+SMALL = {"decoder": "unet2015", "options": {"features": [8, 16, 32], "padded": True,
+                                            "batch_norm": True, "dropout": 0.1}}  # fmt: skip
+TINY = {"decoder": "unet2015", "options": {"features": [4], "padded": True, "batch_norm": True}}
+
+
+def write(path, array, *, east=0, names=()):
+    with rasterio.open(
+        path, "w", driver="GTiff", width=array.shape[2], height=array.shape[1], count=len(array),
+        dtype=array.dtype, crs="EPSG:32629", transform=Affine(10, 0, east, 0, -10, 4e6),
+    ) as file:  # fmt: skip
+        file.write(array)
+        for i, name in enumerate(names, start=1):
+            file.set_band_description(i, name)
+
+
+def made(folder, name="a", *, east=500000, names=("B03", "B04", "B08"), seed=0, label=None):
+    """A lake that is dark in the near infrared."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:96, :80]
+    lake = (rows - rng.integers(30, 60)) ** 2 + (cols - 40) ** 2 < 700
+    stack = np.stack(
+        [np.where(lake, 600, 900), np.where(lake, 400, 1000), np.where(lake, 200, 2500)]
+    )
+    stack = stack[[min(i, 2) for i in range(len(names))]]
+    stack = (stack + rng.normal(0, 150, stack.shape)).clip(50).astype(np.uint16)
+    write(folder / f"{name}.tif", stack, east=east, names=names)
+    truth = lake.astype(np.uint8)[None] if label is None else np.full((1, 96, 80), label, np.uint8)
+    write(folder / f"{name}.label.tif", truth, east=east)
+
+
+def three_sites(folder):
+    for i, name in enumerate("abc"):
+        made(folder, name, east=300000 + 50000 * i, seed=i)
+    return folder
+
+
+def config(folder, **options):
+    settings = {
+        "data": [folder / "scenes"], "output": folder / "run", "architecture": TINY, "window": 32,
+        "batch": 2, "steps": 6, "validate_every": 2, "mixed": False, "average": 0.5,
+        "schedule": {"warmup": 1}, "optimiser": {"rate": 0.01}, "device": "cpu",
+    }  # fmt: skip
+    return TrainConfig.of(**{**settings, **options})
+
+
+def curve(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_it_learns_the_sample_scene(tmp_path):
+    (tmp_path / "scenes").mkdir()
+    shutil.copy(SAMPLE / "scene.tif", tmp_path / "scenes" / "scene.tif")
+    shutil.copy(SAMPLE / "truth_mask.tif", tmp_path / "scenes" / "scene.label.tif")
+    seen = []
+    result = train(
+        config(tmp_path, architecture=SMALL, window=64, batch=8, steps=80, validate_every=40,
+               average=0.9, augment={"flips": True, "rotation": True, "elastic": 2.0}),
+        on_progress=seen.append,
+    )  # fmt: skip
+    assert result.metrics["mean_iou"] > 0.9  # a constant answer has less than 0.5
+    assert (seen[-1].done, seen[-1].total) == (80, 80)
+    assert seen[-1].loss < 0.5 * seen[0].loss
+    run = geounet.run(SAMPLE / "scene.tif", output=tmp_path / "out", model=str(result.model))
+    with rasterio.open(run.outputs["mask"]) as mask, rasterio.open(SAMPLE / "truth_mask.tif") as t:
+        found, truth = mask.read(1), t.read(1)
+    both = ((found == 1) & (truth == 1)).sum()
+    assert both / ((found == 1) | (truth == 1))[truth != 255].sum() > 0.9
+    for kind in ("curves", "samples"):
+        assert image.imread(result.outputs[kind]).std() > 0.05
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_what_a_training_leaves(tmp_path):
+    three_sites(tmp_path / "scenes")
+    result = train(config(tmp_path))
+    assert (len(result.train), len(result.valid)) == (2, 1)
+    assert set(result.train) | set(result.valid) == {"a", "b", "c"}
+    rows = curve(tmp_path / "run")
+    assert [row["step"] for row in rows] == ["2", "4", "6"]
+    assert all(row["valid_water_iou"] and row["valid_loss"] for row in rows)
+    model = load_model(result.model)
+    best = max(float(row["valid_mean_iou"]) for row in rows)
+    assert model.spec.metrics["mean_iou"] == pytest.approx(best, abs=1e-4)
+    assert model.spec == result.spec
+    assert [band.common_name for band in model.spec.bands] == ["green", "red", "nir"]
+    assert model.spec.normalisation.mean[2] < model.spec.normalisation.mean[0] + 3
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.json", "curves.png", "last.ckpt", "metrics.csv", "model.safetensors",
+        "samples.png", "tensorboard",
+    }  # fmt: skip
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_goes_on_with_the_same_curve_and_model(tmp_path):
+    three_sites(tmp_path / "scenes")
+    options = {"architecture": SMALL, "steps": 8,
+               "augment": {"rotation": True, "spectral": True}}  # fmt: skip
+    train(config(tmp_path, output=tmp_path / "whole", **options))
+
+    def kill(at):
+        if at.done == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config(tmp_path, **options), on_progress=kill)
+    left = curve(tmp_path / "run")
+    assert [row["step"] for row in left][-1] == "6"  # but the last checkpoint is of step 4
+    train(config(tmp_path, memory_mb=0, **options))  # now from the files
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+    bodies = [load_model(tmp_path / n / "model.safetensors").network.body for n in ("run", "whole")]
+    for a, b in zip(*(body.state_dict().values() for body in bodies), strict=True):
+        assert a.equal(b)
+    again = train(config(tmp_path, **options))  # and once more, with nothing left to do
+    assert again.steps == 8
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+
+
+def test_an_unpadded_network_trains_and_runs(tmp_path):
+    made(tmp_path / "scenes")
+    result = train(
+        config(tmp_path, architecture={"decoder": "unet2015", "options": {"features": [4, 8, 8]}},
+               window=36, gradient_checkpointing=True, augment={"scales": [0.7, 1.5]})
+    )  # fmt: skip
+    spec = load_model(result.model).spec
+    assert (spec.margin, spec.tile_multiple, spec.tile_remainder) == (44, 8, 4)
+    run = geounet.run(
+        tmp_path / "scenes" / "a.tif", output=tmp_path / "out", model=str(result.model)
+    )
+    assert sum(run.pixels.values()) == 96 * 80
+
+
+def test_smp_networks_by_name(tmp_path):
+    made(tmp_path / "scenes")
+    arch = {"decoder": "UnetPlusPlus", "encoder": "resnet18",
+            "options": {"encoder_depth": 3, "decoder_channels": [16, 16, 16],
+                        "decoder_attention_type": "scse"}}  # fmt: skip
+    result = train(config(tmp_path, architecture=arch, steps=1))
+    assert load_model(result.model).spec.tile_multiple == 8
+
+
+@pytest.mark.parametrize("loss", ["bce", "dice", "bce_dice", "focal", "lovasz", "lovasz_hinge",
+                                  "cross_entropy", "border", "partial"])  # fmt: skip
+def test_every_loss_trains(tmp_path, loss):
+    made(tmp_path / "scenes")
+    train(config(tmp_path, loss={"name": loss, "weights": {"water": 2.0}}, steps=2))
+    assert all(np.isfinite(float(row["loss"])) for row in curve(tmp_path / "run"))
+
+
+def test_epochs_are_passes_over_the_pixels(tmp_path):
+    made(tmp_path / "scenes")
+    result = train(config(tmp_path, steps=None, epochs=2, valid_share=0))
+    assert result.steps == -(-2 * 96 * 80 // (32 * 32 * 2))
+    assert result.metrics == {}
+    assert result.valid == ()
+    assert load_model(result.model).spec.metrics == {}
+
+
+def test_a_single_site_is_split_by_rows_and_says_so(tmp_path):
+    made(tmp_path / "scenes")
+    with pytest.warns(GeounetWarning, match="of one site, a: the last 20%"):
+        result = train(config(tmp_path, steps=1))
+    assert result.train == result.valid == ("a",)
+
+
+def test_a_folder_for_validation(tmp_path):
+    made(tmp_path / "scenes", "a")
+    made(tmp_path / "kept", "v", seed=5)
+    result = train(config(tmp_path, valid=[tmp_path / "kept"], steps=1))
+    assert (result.train, result.valid) == (("a",), ("v",))
+
+
+def test_optional_bands_may_be_missing(tmp_path):
+    made(tmp_path / "scenes", "a")
+    made(tmp_path / "scenes", "b", east=800000, names=("green", "red", "nir", "swir16"))
+    result = train(
+        config(tmp_path, bands=["B03", "B08"], optional_bands=["swir16"], valid_share=0,
+               augment={"band_dropout": 0.5}, steps=2)
+    )  # fmt: skip
+    assert [(b.name, b.required) for b in result.spec.bands] == [
+        ("B03", True), ("B08", True), ("swir16", False)
+    ]  # fmt: skip
+
+
+def test_starting_from_a_model(tmp_path):
+    made(tmp_path / "scenes")
+    first = train(config(tmp_path, steps=20, validate_every=20))
+    on = {"start": str(first.model), "output": tmp_path / "on", "steps": 1,
+          "optimiser": {"rate": 1e-8}}  # fmt: skip
+    second = train(config(tmp_path, **on))
+    assert second.metrics["mean_iou"] == pytest.approx(first.metrics["mean_iou"], abs=0.02)
+    assert second.spec.normalisation == first.spec.normalisation
+    with pytest.raises(ConfigError, match=r"has its bands .* and classes"):
+        train(config(tmp_path, **{**on, "classes": ["land", "water", "obscured"]}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 33}, "window must be a multiple of 2 pixels .* got 33. Try 32 or 34"),
+        ({"classes": ["land", "water", "obscured"]}, "obscured never does"),
+        ({"bands": ["B03", "B11"]}, "every scene must have the bands B03, B11; a has"),
+        ({"bands": ["B03"], "optional_bands": ["B11"]}, "B11 does in none"),
+        ({"valid_share": 0, "patience": 2}, "need validation"),
+        ({"valid_share": 0, "schedule": {"name": "plateau"}}, "need validation"),
+        ({"device": "abacus"}, "--device must be"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(tmp_path, options, message):
+    made(tmp_path / "scenes")
+    with pytest.raises(ConfigError, match=message):
+        train(config(tmp_path, **options))
+
+
+def test_scenes_without_labelled_pixels(tmp_path):
+    made(tmp_path / "scenes", "a")
+    made(tmp_path / "scenes", "b", label=255)
+    with pytest.raises(ConfigError, match="b has none"):
+        train(config(tmp_path, valid_share=0))
+
+
+def test_bands_that_differ_between_scenes(tmp_path):
+    made(tmp_path / "scenes", "a")
+    made(tmp_path / "scenes", "b", names=("B02", "B03", "B04", "B08"))
+    with pytest.raises(ConfigError, match="same bands, or bands must say which"):
+        train(config(tmp_path))
+
+
+def test_an_output_with_another_training(tmp_path):
+    made(tmp_path / "scenes")
+    train(config(tmp_path, steps=2))
+    with pytest.raises(ConfigError, match="another seed: 0, now 1"):
+        train(config(tmp_path, steps=2, seed=1))
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert told["seed"] == 0
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path):
+    made(tmp_path / "scenes")
+    train(config(tmp_path, steps=2))
+    other = {"architecture": SMALL, "output": tmp_path / "other", "window": 32, "steps": 2}
+    train(config(tmp_path, **other))
+    shutil.copy(tmp_path / "run" / "last.ckpt", tmp_path / "other" / "last.ckpt")
+    with pytest.raises(ModelError, match="same network"):
+        train(config(tmp_path, **other))
+
+
+def test_a_rate_that_makes_the_loss_no_number_names_the_batch(tmp_path):
+    made(tmp_path / "scenes")
+    wild = {"optimiser": {"name": "sgd", "rate": 1e30, "clip": 1e30}, "steps": 20,
+            "validate_every": 1, "schedule": {"name": "constant", "warmup": 0}}  # fmt: skip
+    with pytest.raises(ModelError, match=r"must stay a number.* batch of a at row"):
+        train(config(tmp_path, **wild))
+
+
+@contextmanager
+def little_space(size):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
+    made(tmp_path / "scenes")
+
+    def kill(at):
+        if at.done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config(tmp_path), on_progress=kill)
+    with little_space(3000), pytest.raises(OutputError):
+        train(config(tmp_path))
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+    assert train(config(tmp_path)).steps == 6
