@@ -125,7 +125,7 @@ def test_a_blender_holds_one_window_of_rows_whatever_the_height():
     blender = StripBlender(plan, 2, zeros=zeros)
     rows = sum(blender.finish(row).shape[1] for row in range(len(plan.rows.starts)))
     assert rows == 5000
-    assert set(shapes) == {(2, 16, 20)}
+    assert max(shapes) == (2, 16, 20)
 
 
 def test_a_profile_that_is_not_known_is_refused():
