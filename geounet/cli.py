@@ -366,7 +366,7 @@ def train(
         quietly = bar is None and (quiet or as_json)
         result = fitting.train(plan, on_progress=None if quietly else bar or _log)
     if not quiet or as_json:
-        _say(_training_record(result), as_json=as_json)
+        _say(result.as_dict() if as_json else _training_record(result), as_json=as_json)
 
 
 def _log(at: TrainProgress) -> None:
@@ -380,7 +380,7 @@ def _given(**values: Any) -> dict[str, Any]:
 def _training_record(result: TrainResult) -> dict[str, Any]:
     return {
         "steps": f"{result.steps}" + (" (stopped early)" if result.stopped_early else ""),
-        **result.metrics,
+        **{name: f"{value:.4f}" for name, value in result.metrics.items()},
         "learned": ", ".join(result.train),
         "validated on": ", ".join(result.valid) or "nothing",
         "time": f"{result.seconds:.1f} s",

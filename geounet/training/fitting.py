@@ -117,6 +117,20 @@ class TrainResult:
     outputs: dict[str, Path]
     """Files by kind: ``model``, ``checkpoint``, ``metrics``, ``curves``, ``samples``."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.spec.name,
+            "steps": self.steps,
+            "stopped_early": self.stopped_early,
+            "metrics": self.metrics,
+            "temperature": self.spec.temperature,
+            "train": list(self.train),
+            "valid": list(self.valid),
+            "seconds": self.seconds,
+            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+        }
+
 
 def train(
     config: TrainConfig, *, on_progress: Callable[[TrainProgress], None] | None = None
