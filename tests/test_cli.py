@@ -159,6 +159,23 @@ def test_no_polygons(call, scene, network, tmp_path):
     assert [p.name for p in (tmp_path / "o").iterdir()] == ["scene_mask.tif"]
 
 
+def test_a_quicklook_is_made_and_replaces_none(call, scene, network, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("run", scene, "-o", out, "-m", network, "--quicklook", "--json")
+    code, said, err = call(*arguments)
+    assert (code, err) == (0, "")
+    picture = out / "scene_quicklook.png"
+    assert _strict_json(said)["outputs"]["quicklook"] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    for name in ("scene_mask.tif", "scene_water.gpkg"):
+        (out / name).unlink()
+    code, said, err = call(*arguments)
+    assert (code, said) == (1, "")
+    assert "scene_quicklook.png" in err
+    assert [p.name for p in out.iterdir()] == [picture.name]  # refused before anything was done
+    assert call(*arguments, "--overwrite")[0] == 0
+
+
 def test_quiet_prints_nothing(call, make_raster, network, tmp_path):
     """Not even what it had to assume."""
     dn = np.random.default_rng(0).integers(200, 3000, (3, 30, 30)).astype(np.uint16)
