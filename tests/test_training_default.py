@@ -31,10 +31,11 @@ DRY_EDGE = (0.08, 0.09, 0.09)
 
 
 def one_pixel(recipe, name, green_nir_swir, teacher, consensus=255):
-    pixels = np.zeros((12, 1, 1), np.int16)
+    pixels = np.zeros((len(recipe.BANDS), 1, 1), np.int16)
     green, nir, swir = (round(10000 * v) for v in green_nir_swir)
-    pixels[[2, 7, 10], 0, 0] = green, nir, swir
-    present = tuple(i in {2, 7, 10} for i in range(12))
+    places = [recipe.GREEN, recipe.NIR, recipe.SWIR16]
+    pixels[places, 0, 0] = green, nir, swir
+    present = tuple(i in places for i in range(len(recipe.BANDS)))
     labels = np.array([consensus, teacher, 200], np.uint8).reshape(3, 1, 1)
     return recipe.RawScene(name, pixels, present, labels, "", "")
 
