@@ -521,7 +521,16 @@ class TorchEngine:
             codes uint8 [n, width] (0 land, 1 water, 2 obscured, 255 not observed) and the
             probability of water given that the surface shows, uint8 [n, width] in steps of 1/250
             (255 not observed).
+
+        Raises:
+            ModelError: the network gave scores that are no numbers.
         """
+        if not torch.isfinite(scores).all():
+            raise ModelError(
+                f"scores must be numbers; the model {self._spec.name} gave NaN or infinity on "
+                f"{self.device}. Its weights are damaged, or overflow in half precision: try "
+                f"--device cpu."
+            )
         place = {name: scores[i] for i, name in enumerate(self._spec.classes)}
         water = place["water"] / (place["water"] + place["land"]).clamp(min=1e-6)
         codes = (water >= threshold).to(torch.uint8)

@@ -829,6 +829,17 @@ def test_trouble_is_raised_and_leaves_what_was_there(
     assert threading.active_count() == threads
 
 
+def test_scores_that_are_no_numbers_are_refused(make_water):
+    """They compare as false, so that they would pass for land."""
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x[:, :2] / 0 * 0
+
+    with pytest.raises(ModelError, match="ratio gave NaN or infinity on cpu"):
+        predict_mask(open_scene(make_water(20, 20)[0]), _model(Broken()))
+
+
 def test_a_truncated_file_is_a_scene_error_and_leaves_nothing(make_water, model, tmp_path):
     """It opens, its first rows can be read, then it ends."""
     path, _ = make_water(600, 300)
