@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import warnings
 from contextlib import contextmanager
@@ -222,7 +223,8 @@ def run(
 
         report.quicklook(job.scene, result.outputs["mask"], picture)
         result = replace(result, outputs={**result.outputs, "quicklook": picture})
-    if not quiet or as_json:
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    if first and (not quiet or as_json):
         _say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
 
 

@@ -1,20 +1,25 @@
 import csv
 import json
+import os
 import resource
 import shutil
+import socket
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from matplotlib import image
 
 import geounet
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
 from geounet.model import load_model
-from geounet.training import TrainConfig, train
+from geounet.training import TrainConfig, fitting, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::geounet.errors.GeounetWarning"),
@@ -304,3 +309,53 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
         train(config(tmp_path))
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
     assert train(config(tmp_path)).steps == 6
+
+
+def test_figures_of_a_confusion_table():
+    table = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    found = fitting._figures(table, ("land", "water", "obscured"))
+    assert found == pytest.approx(
+        {"land_iou": 6 / 9, "water_iou": 3 / 6, "mean_iou": (6 / 9 + 3 / 6) / 2, "accuracy": 9 / 12}
+    )
+
+
+def test_temperature_undoes_what_scales_the_logits():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 2, 200, 200)
+    water = torch.rand(1, 200, 200) < logits.softmax(1)[:, 1]
+    allowed = torch.where(water, 2, 1).to(torch.uint8)
+    allowed[:, :20] = 0
+
+    class Judge:
+        def predictions(self, network):
+            yield None, allowed, 2.5 * logits
+
+    assert fitting._temperature(Judge(), None) == pytest.approx(2.5, rel=0.08)
+
+
+@pytest.mark.parametrize(("size", "starts"), [(64, [0, 32]), (79, [0, 32]), (81, [0, 32, 64]),
+                                              (10, [0])])  # fmt: skip
+def test_windows_of_a_validation(size, starts):
+    assert list(fitting._starts(size, 32)) == starts
+
+
+def test_two_processes_train_one_model(tmp_path):
+    three_sites(tmp_path / "scenes")
+    made_config = config(tmp_path, output=tmp_path / "run").model_dump_json()
+    script = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from geounet.training import TrainConfig, train\n"
+        f"result = train(TrainConfig.model_validate_json({made_config!r}))\n"
+        "assert result.steps == 6, result.steps\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], env={**shared, "RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=180) for process in processes] == [0, 0]
+    assert len(curve(tmp_path / "run")) == 3
+    assert load_model(tmp_path / "run" / "model.safetensors").spec.metrics["mean_iou"] > 0

@@ -1,5 +1,6 @@
 import copy
 import resource
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -47,7 +48,7 @@ def network(*, dropout=0.3, padded=True, batch_norm=True):
 
 def trainer(steps=6, *, net=None, sampler=None, **options):
     loss = options.pop("loss", SingleLabelLoss(cross_entropy))
-    keys = ("checkpoint", "validate", "on_best", "augment")
+    keys = ("ahead", "checkpoint", "validate", "on_best", "augment")
     parts = {k: options.pop(k) for k in keys if k in options}
     config = LoopConfig(
         **{"steps": steps, "warmup": 2, "report_every": 1, "mixed": False, **options}
@@ -59,14 +60,14 @@ def weights(learner):
     return torch.cat([v.flatten().float() for v in learner.network.state_dict().values()])
 
 
-OPTIMISERS = [("adamw", True), ("adam", False), ("sgd", False)]
+OPTIMISERS = [("adamw", True, 0), ("adam", False, 3), ("sgd", False, 0)]
 
 
-@pytest.mark.parametrize(("optimiser", "mixed"), OPTIMISERS)
-def test_a_resumed_training_takes_the_same_steps(tmp_path, optimiser, mixed):
-    settings = {"optimiser": optimiser, "mixed": mixed, "augment": Dihedral(), "schedule": "plateau",
-                "plateau_patience": 1, "validate_every": 1, "validate": lambda net: 0.0,
-                "save_every": 2}  # fmt: skip
+@pytest.mark.parametrize(("optimiser", "mixed", "ahead"), OPTIMISERS)
+def test_a_resumed_training_takes_the_same_steps(tmp_path, optimiser, mixed, ahead):
+    settings = {"optimiser": optimiser, "mixed": mixed, "augment": Dihedral(),
+                "schedule": "plateau", "plateau_patience": 1, "ahead": ahead,
+                "validate_every": 1, "validate": lambda net: 0.0, "save_every": 2}  # fmt: skip
     whole, curve = trainer(**settings), []
     whole.run(lambda p: curve.append((p.step, p.loss, p.rate)))
     again = []
@@ -86,6 +87,31 @@ def test_a_resumed_training_takes_the_same_steps(tmp_path, optimiser, mixed):
 
 def stop():
     raise KeyboardInterrupt
+
+
+def test_batches_drawn_ahead_are_the_same_and_their_thread_ends():
+    found = []
+    for ahead in (0, 1, 4):
+        learner = trainer(ahead=ahead)
+        learner.run()
+        found.append(weights(learner))
+        assert torch.equal(found[-1], found[0])
+    assert not [t for t in threading.enumerate() if t.name == "geounet-batches"]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_error_of_the_sampler_is_raised_at_its_batch(ahead):
+    class Broken(Sampler):
+        def draw(self, generator):
+            if self.drawn == 3:
+                raise ModelError("a broken file")
+            return super().draw(generator)
+
+    learner = trainer(sampler=Broken(), ahead=ahead)
+    with pytest.raises(ModelError, match="a broken file"):
+        learner.run()
+    assert learner.step == 3
+    assert not [t for t in threading.enumerate() if t.name == "geounet-batches"]
 
 
 def test_it_learns():

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geounet.scene import Scene
     from geounet.training.augment import Augmentation
     from geounet.training.config import TrainConfig
     from geounet.training.loop import Loss
@@ -152,7 +154,16 @@ def train(
             the batch; the last checkpoint is kept), or the checkpoint is of another network.
         OutputError: an output cannot be written.
     """
-    device = _join_processes(resolve_device(config.device))
+    device = resolve_device(config.device)
+    with _joined_processes(device) as device:
+        return _train(config, device, on_progress)
+
+
+def _train(
+    config: TrainConfig,
+    device: torch.device,
+    on_progress: Callable[[TrainProgress], None] | None,
+) -> TrainResult:
     torch.manual_seed(config.seed)
     data = _gather(config)
     _check_same(config, data)
@@ -169,6 +180,7 @@ def train(
         checkpoint=config.output / "last.ckpt",
         validate=judge if data.valid else None,
         on_best=lambda best: save_model(_model_path(config), data.spec, best),
+        ahead=2 if device.type == "cuda" else 0,
     )
     if config.gradient_checkpointing:
         checkpoint_gradients(network.body)
@@ -196,16 +208,21 @@ def _model_path(config: TrainConfig) -> Path:
     return config.output / "model.safetensors"
 
 
-def _join_processes(device: torch.device) -> torch.device:
-    """Join the processes that torchrun started; the device of this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return device
+@contextmanager
+def _joined_processes(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if it did; the device of this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+        yield device
+        return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return device
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +241,7 @@ class _Data:
 def _gather(config: TrainConfig) -> _Data:
     pairs = find_pairs(config.data, scale=config.scale, offset=config.offset)
     valid = find_pairs(config.valid, scale=config.scale, offset=config.offset)
-    spec = _contract(config, [p.scene.bands for p in (*pairs, *valid)])
+    spec = _contract(config, [p.scene for p in (*pairs, *valid)])
     _check_window(config, spec)
     sites = sites_of([p.scene for p in pairs], config.site_pattern)
     parts = _split(config, pairs, valid, sites)
@@ -323,11 +340,12 @@ def _hold(sources: Sequence[SceneSource], budget: int) -> None:
             budget -= source.bytes
 
 
-def _contract(config: TrainConfig, found: Sequence[tuple[str, ...]]) -> ModelSpec:
+def _contract(config: TrainConfig, scenes: Sequence[Scene]) -> ModelSpec:
     """The model's contract, its normalisation still open."""
     if config.start is not None:
         return _contract_of_start(config, config.start)
-    bands, geometry = _bands(config, found), _geometry(config)
+    bands = _bands(config, [scene.bands for scene in scenes])
+    geometry = _geometry(config)
     return ModelSpec(
         name=config.name,
         architecture=config.architecture,
@@ -336,11 +354,20 @@ def _contract(config: TrainConfig, found: Sequence[tuple[str, ...]]) -> ModelSpe
         normalisation=Normalisation(mean=(0.0,) * len(bands), std=(1.0,) * len(bands)),
         tile=config.window,
         overlap=config.window // 4,
+        gsd=_pixel_sizes(config, scenes),
         licence=config.licence,
+        sources=tuple(sorted({f"scenes in {folder.name}" for folder in config.data})),
         margin=geometry.margin,
         tile_multiple=geometry.multiple,
         tile_remainder=geometry.remainder,
     )
+
+
+def _pixel_sizes(config: TrainConfig, scenes: Sequence[Scene]) -> tuple[float, float]:
+    """Least and largest pixel in metres that training sees, scaling included."""
+    sizes = [float(np.sqrt(scene.grid.pixel_areas().mean())) for scene in scenes]
+    low, high = config.augment.scales
+    return round(low * min(sizes), 3), round(high * max(sizes), 3)
 
 
 def _check_window(config: TrainConfig, spec: ModelSpec) -> None:

@@ -2,12 +2,15 @@
 
 import math
 import pickle
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -107,6 +110,8 @@ class Trainer:
         checkpoint: file to save to every ``save_every`` steps.
         validate: a score of the network with its averaged weights, the higher the better.
         on_best: called with that network whenever its score is the best so far.
+        ahead: batches that a thread draws while others are learned; 0 for no thread. The same
+            batches are learned either way.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class Trainer:
         checkpoint: Path | None = None,
         validate: Callable[[Segmenter], float] | None = None,
         on_best: Callable[[Segmenter], None] | None = None,
+        ahead: int = 0,
     ) -> None:
         self.config, self._sampler, self._loss, self._augment = config, sampler, loss, augment
         self.device = torch.device(device)
@@ -131,6 +137,8 @@ class Trainer:
         self._windows = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
         self._checkpoint, self._validate, self._on_best = checkpoint, validate, on_best
+        self._ahead, self._drawn = ahead, self._windows.get_state()
+        """Batches to draw ahead, and the generator's state after the last batch that was used."""
         self.step, self._seconds = 0, 0.0
         self.best, self._stale, self._drops = -math.inf, 0, 0
         """Best score, validations since, and how often ``plateau`` lowered the rate."""
@@ -143,6 +151,10 @@ class Trainer:
             OutputError: a checkpoint cannot be written.
         """
         self.network.train()
+        with _batches(self._sampler, self._windows, self._drawn, self._ahead) as self._next:
+            self._run(on_progress)
+
+    def _run(self, on_progress: Callable[[Progress], None] | None) -> None:
         began, losses = time.monotonic() - self._seconds, []
         while (fraction := _agree(self._fraction(), self.device)) < 1 and not self.stopped:
             rate = learning_rate(self.config, self.step, fraction, self._drops)
@@ -199,7 +211,7 @@ class Trainer:
         Raises:
             OutputError: it cannot be written.
         """
-        generators = _gather((self._windows.get_state(), self._noise.get_state(), _random_state()))
+        generators = _gather((self._drawn, self._noise.get_state(), _random_state()))
         state = {
             "format": _FORMAT,
             "config": asdict(self.config),
@@ -225,7 +237,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
             windows, noise, random = state["generators"][rank()]
-            self._windows.set_state(windows.cpu())
+            self._drawn = windows.cpu()
             self._noise.set_state(noise.cpu())
             _set_random_state(random)
         except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -254,7 +266,8 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def _draw(self) -> Batch:
-        batch = on_device(self._sampler.draw(self._windows), self.device)
+        batch, self._drawn = self._next()
+        batch = on_device(batch, self.device)
         if self._augment:
             self._augment(batch, self._noise)
         return batch
@@ -291,6 +304,59 @@ class Trainer:
             f"of {'; '.join(spoilt) or 'unnamed windows'}. The last checkpoint holds a state "
             f"before. Lower the learning rate or look for broken pixels there"
         )
+
+
+@contextmanager
+def _batches(
+    sampler: Sampler, generator: torch.Generator, state: Tensor, ahead: int
+) -> Iterator[Callable[[], tuple[Batch, Tensor]]]:
+    """Draw batches, each with the generator's state after it, some of them ahead in a thread.
+
+    The thread's error is raised where its batch would have been used.
+    """
+    generator.set_state(state)
+
+    def draw() -> tuple[Batch, Tensor]:
+        return sampler.draw(generator), generator.get_state()
+
+    if not ahead:
+        yield draw
+        return
+    ready: queue.Queue[Callable[[], tuple[Batch, Tensor]]] = queue.Queue(ahead)
+    over = threading.Event()
+
+    def offer(item: Callable[[], tuple[Batch, Tensor]]) -> None:
+        while not over.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                drawn = draw()
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                offer(partial(_raise, error))
+                return
+            offer(partial(_same, drawn))
+
+    thread = threading.Thread(target=work, name="geounet-batches", daemon=True)
+    thread.start()
+    try:
+        yield lambda: ready.get()()  # noqa: PLW0108 - each call waits for another item
+    finally:
+        over.set()
+        thread.join()
+
+
+def _same(drawn: tuple[Batch, Tensor]) -> tuple[Batch, Tensor]:
+    return drawn
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def learning_rate(config: LoopConfig, step: int, fraction: float, drops: int = 0) -> float:
