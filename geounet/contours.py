@@ -26,7 +26,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from affine import Affine
@@ -34,10 +33,12 @@ from numpy.typing import NDArray
 
 from geounet.errors import ConfigError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
-from geounet.vectors import cycles, ground_lengths, place, pyproj_crs, ring_index
+from geounet.vectors import cycles, ground_lengths, kept_offsets, place, ring_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import pyproj
 
 __all__ = ["ContourPolygons", "Contourer", "Shorelines", "contour_rows", "level_of"]
 
@@ -536,7 +537,26 @@ class ContourPolygons:
         )
         return polygons
 
-    def polygon_of(self, x: Ints, y: Ints) -> Ints:
+    def select(self, keep: Bools) -> ContourPolygons:
+        """The polygons where `keep` (bool[polygons]) is True."""
+        ring = np.repeat(keep, np.diff(self.polygon_offsets))
+        vertex = np.repeat(ring, np.diff(self.ring_offsets))
+        number = np.cumsum(keep) - 1
+        run = keep[self._run_polygon]
+        return ContourPolygons(
+            shape=self.shape,
+            vertices=self.vertices[vertex],
+            shore=self.shore[vertex],
+            steep=self.steep[vertex],
+            ring_offsets=kept_offsets(self.ring_offsets, ring),
+            polygon_offsets=kept_offsets(self.polygon_offsets, keep),
+            touches_edge=self.touches_edge[keep],
+            touches_unobserved=self.touches_unobserved[keep],
+            _run_start=self._run_start[run],
+            _run_polygon=number[self._run_polygon[run]],
+        )
+
+    def feature_of(self, x: Ints, y: Ints) -> Ints:
         """The polygon of the run of water pixels that begins at column x of row y."""
         names = 2 * ((y.astype(np.int64) + 1) * (self.shape[1] + 2) + x)
         return self._run_polygon[np.searchsorted(self._run_start, names)]
@@ -559,7 +579,7 @@ class ContourPolygons:
 class Shorelines:
     """Lines between water and land, both observed; the water lies to their left.
 
-    Left is meant in (x, y) = (column, row) here, and on the map in what `to_frame` returns.
+    Left is meant in (x, y) = (column, row) here, and on the map in `geometries`.
     """
 
     shape: tuple[int, int]
@@ -587,34 +607,33 @@ class Shorelines:
         )
         return lines
 
-    def to_frame(
-        self, transform: Affine, crs: object = None, *, gradient: bool = True
-    ) -> gpd.GeoDataFrame:
-        """A table of the lines with their attributes.
+    def attributes(
+        self, transform: Affine, crs: pyproj.CRS | None = None, *, gradient: bool = True
+    ) -> dict[str, NDArray[Any]]:
+        """What is known of each line.
 
         Args:
             transform: From (column, row) to coordinates of the CRS; may rotate and shear.
-            crs: Anything that pyproj understands, a rasterio CRS, or None.
+            crs: Whose ellipsoid they lie on.
             gradient: Whether the lines come from a probability that has one.
 
         Returns:
-            A frame with the columns
-
             - `length_m`: on the CRS's ellipsoid; in plain units of the coordinates without one;
             - `closed`: it is a ring, not broken by what was not observed;
             - `gradient`: mean slope of the water probability across the line, weighted by length,
-              in 1/m: 0.05 is a change from 0 to 1 within 20 m. Without it if not asked for;
-            - `geometry`: LineString.
+              in 1/m: 0.05 is a change from 0 to 1 within 20 m. Without it if not asked for.
         """
-        known = pyproj_crs(crs)
-        length = ground_lengths(self.geometries(), transform, known)
+        length = ground_lengths(self.geometries(), transform, crs)
         ends = self.vertices[self.offsets[:-1]], self.vertices[self.offsets[1:] - 1]
-        columns: dict[str, Any] = {"length_m": length, "closed": (ends[0] == ends[1]).all(axis=1)}
+        columns: dict[str, NDArray[Any]] = {
+            "length_m": length,
+            "closed": (ends[0] == ends[1]).all(axis=1),
+        }
         if gradient:
             pixels, slope = self._slopes()
             with np.errstate(invalid="ignore", divide="ignore"):
                 columns["gradient"] = slope * PROBABILITY_SCALE * pixels / length
-        return gpd.GeoDataFrame(columns, geometry=self.geometries(transform), crs=known)
+        return columns
 
     def _slopes(self) -> tuple[Floats, Floats]:
         """Length in pixels of each line, and its mean slope per pixel; NaN where none is known."""

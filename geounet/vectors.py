@@ -565,12 +565,30 @@ class PixelPolygons:
         return replace(
             self,
             corners=self.corners[corner],
-            ring_offsets=_kept_offsets(self.ring_offsets, ring),
-            polygon_offsets=_kept_offsets(self.polygon_offsets, polygon),
-            feature_offsets=_kept_offsets(self.feature_offsets, keep),
+            ring_offsets=kept_offsets(self.ring_offsets, ring),
+            polygon_offsets=kept_offsets(self.polygon_offsets, polygon),
+            feature_offsets=kept_offsets(self.feature_offsets, keep),
             touches_edge=self.touches_edge[keep],
             touches_unobserved=self.touches_unobserved[keep],
         )
+
+    def feature_of(self, x: Ints, y: Ints) -> Ints:
+        """The feature of the run of pixels in row y that begins at column x."""
+        following = ring_index(self.ring_offsets, 1)[1::2]
+        tops = np.minimum(self.corners[1::2, 1], self.corners[following, 1]).astype(np.int64)
+        keys = self.corners[1::2, 0] * np.int64(self.shape[0] + 1) + tops
+        order = np.argsort(keys)
+        wall = np.searchsorted(keys[order], x * np.int64(self.shape[0] + 1) + y, side="right") - 1
+        rings = self.polygon_offsets[self.feature_offsets]
+        feature = np.repeat(np.arange(len(self)), np.diff(self.ring_offsets[rings] // 2))
+        return feature[order[wall]]
+
+    def measure(self, transform: Affine, crs: pyproj.CRS | None) -> tuple[Floats, Floats]:
+        """Area in m² and perimeter in m of each feature; see `to_frame`."""
+        scale = _scale(transform, crs, self.shape)
+        if scale is None:
+            return _geodesic(self.geometries(transform), cast("pyproj.CRS", crs))
+        return scale.area(self), scale.perimeter(self)
 
     def to_frame(
         self, transform: Affine, crs: object = None, *, min_area: float = 0.0
@@ -603,7 +621,7 @@ class PixelPolygons:
         if not (min_area >= 0 and np.isfinite(min_area)):
             raise ConfigError(f"The minimum area is a number of m², 0 or more; got {min_area!r}.")
         known = pyproj_crs(crs)
-        area, perimeter = _measure(self, transform, known)
+        area, perimeter = self.measure(transform, known)
         keep = ~(area < min_area)  # an area that cannot be known is no reason to drop water
         kept = self if keep.all() else self.select(keep)
         columns = {
@@ -622,7 +640,7 @@ def place(transform: Affine, column: Any, row: Any) -> tuple[Floats, Floats]:
     return c + column * a + row * b, f + column * d + row * e
 
 
-def _kept_offsets(offsets: Ints, keep: Bools) -> Ints:
+def kept_offsets(offsets: Ints, keep: Bools) -> Ints:
     return np.concatenate([[0], np.cumsum(np.diff(offsets)[keep])])
 
 
@@ -748,7 +766,7 @@ def ground_areas(
     """
     scale = _scale(transform, crs, shape)
     if scale is None:
-        return _geodesic(_on_map(geometries, transform), cast("pyproj.CRS", crs))[0]
+        return _geodesic(on_map(geometries, transform), cast("pyproj.CRS", crs))[0]
     start, end, feature = _ring_edges(shapely.orient_polygons(geometries))
     first = start[np.searchsorted(feature, np.arange(len(geometries)))][feature]
     total = np.zeros(len(start))
@@ -764,6 +782,19 @@ def _between(table: Floats, at: Floats) -> Floats:
     """A function tabulated at 0, 1, 2 …, linear in between."""
     values: Floats = np.interp(at, np.arange(len(table)), table)
     return values
+
+
+def ground_measures(
+    geometries: NDArray[np.object_],
+    transform: Affine,
+    crs: pyproj.CRS | None,
+    shape: tuple[int, int],
+) -> tuple[Floats, Floats]:
+    """True area in m² and perimeter in m of polygons in pixels; see `ground_areas`."""
+    if _scale(transform, crs, shape) is None:
+        return _geodesic(on_map(geometries, transform), cast("pyproj.CRS", crs))
+    areas = ground_areas(geometries, transform, crs, shape)
+    return areas, ground_lengths(geometries, transform, crs)
 
 
 def ground_lengths(
@@ -804,21 +835,12 @@ def _ring_edges(geometries: NDArray[np.object_]) -> tuple[Floats, Floats, Ints]:
     return xy[edge], xy[edge + 1], feature[line[edge]]
 
 
-def _on_map(geometries: NDArray[np.object_], transform: Affine) -> NDArray[np.object_]:
+def on_map(geometries: NDArray[np.object_], transform: Affine) -> NDArray[np.object_]:
+    """Geometries given in pixels, in coordinates of the transform."""
     moved: NDArray[np.object_] = shapely.transform(
         geometries, lambda xy: np.stack(place(transform, *xy.T), axis=1)
     )
     return moved
-
-
-def _measure(
-    polygons: PixelPolygons, transform: Affine, crs: pyproj.CRS | None
-) -> tuple[Floats, Floats]:
-    """Area in m² and perimeter in m of each feature."""
-    scale = _scale(transform, crs, polygons.shape)
-    if scale is None:
-        return _geodesic(polygons.geometries(transform), cast("pyproj.CRS", crs))
-    return scale.area(polygons), scale.perimeter(polygons)
 
 
 def _scale(

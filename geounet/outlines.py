@@ -1,0 +1,666 @@
+"""Water bodies and shorelines as tables: gathered as rows arrive, cleaned up once they are whole.
+
+    rows of codes and probability  →  add()   polygons (vectors or contours), statistics of runs
+                                      polygons()    fill holes, drop small ones, simplify, measure
+                                      shorelines()
+
+Clean-up looks at whole polygons and works in pixels, so that it means the same in every CRS.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from geounet.contours import Contourer, ContourPolygons, level_of
+from geounet.errors import ConfigError, SceneError
+from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.vectors import (
+    PixelPolygons,
+    Polygonizer,
+    ground_areas,
+    ground_measures,
+    on_map,
+    pyproj_crs,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    from affine import Affine
+
+__all__ = ["Outliner", "Outlines", "Shaping", "check_crs", "vectorize"]
+
+Bools: TypeAlias = NDArray[np.bool_]
+Bytes: TypeAlias = NDArray[np.uint8]
+Ints: TypeAlias = NDArray[Any]
+"""Integers of 32 or 64 bits."""
+Floats: TypeAlias = NDArray[np.float64]
+Geometries: TypeAlias = NDArray[np.object_]
+
+_LIKELY, _POSSIBLE = level_of(0.75), level_of(0.25)
+"""Stored probabilities from which a pixel counts into an area's lower and upper bound."""
+_CHUNK_PIXELS = 1 << 19
+"""Pixels worked on at once, so that temporaries stay in the processor's cache."""
+_STRIP_PIXELS = 1 << 23
+"""Pixels read at once from a file."""
+_EDGE_PIXELS = 50.0
+"""Longest edge that is moved to another CRS by its ends alone."""
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What polygons look like."""
+
+    edges: Literal["pixel", "contour"] = "pixel"
+    """Along pixel edges, or through the pixels at a level of the probability."""
+    threshold: float = 0.5
+    """Least probability of water; the level of contours."""
+    connectivity: Literal[4, 8] = 4
+    """Whether pixels that touch at a corner only belong together (8) or not (4)."""
+    code: int = 1
+    """The mask value whose polygons are wanted."""
+    min_area: float = 0.0
+    """Least area of a polygon in m²."""
+    fill_holes: float = 0.0
+    """Greatest area in m² of holes that are filled, with what lies in them. Holes with a
+    not-observed pixel in them stay."""
+    simplify: float = 0.0
+    """Detail in metres to take out: bends that span less than this squared (Visvalingam and
+    Whyatt 1993), keeping neighbours' shared edges and every ring."""
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        Raises:
+            ConfigError: If a value breaks its rule.
+        """
+        for name in ("min_area", "fill_holes", "simplify"):
+            value = getattr(self, name)
+            if not (value >= 0 and np.isfinite(value)):
+                raise ConfigError(f"{name} is a number, 0 or more; got {value!r}.")
+        if self.edges not in ("pixel", "contour"):
+            raise ConfigError(f"The edges are pixel or contour; got {self.edges!r}.")
+        if self.edges == "contour" and (self.connectivity, self.code) != (4, 1):
+            raise ConfigError(
+                "Contours are those of water, and never touch at a corner: they take neither "
+                f"connectivity 8 nor another code; got {self.connectivity} and {self.code}."
+            )
+
+
+# -- statistics of the probability -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Runs of water pixels along rows, and the probability in each."""
+
+    x: Ints
+    """int32[n]: first column."""
+    y: Ints
+    """int32[n]: row."""
+    around: Ints
+    """int32[n]: first column of the run of possible water around it."""
+    pixels: Ints
+    """int32[n]"""
+    total: Ints
+    """int32[n]: sum of the stored probabilities."""
+    least: Bytes
+    """uint8[n]: least stored probability."""
+    likely: Ints
+    """int32[n]: pixels that are likely water."""
+
+
+def _runs(wet: Bools, possible: Bools, probability: Bytes, first_row: int) -> _Runs:
+    width = wet.shape[1]
+    start, end = _ends(wet)
+    around = _ends(possible)[0]
+    bounds = np.stack([start, end], axis=1).ravel()
+
+    def each(combine: np.ufunc, values: Ints) -> Ints:
+        padded = np.append(values, values.dtype.type(0))  # a run may end with the rows
+        found: Ints = combine.reduceat(padded, bounds)[::2] if len(bounds) else padded[:0]
+        return found
+
+    flat = probability.ravel()
+    return _Runs(
+        x=(start % width).astype(np.int32),
+        y=(start // width + first_row).astype(np.int32),
+        around=(around[np.searchsorted(around, start, side="right") - 1] % width).astype(np.int32)
+        if len(start)
+        else start.astype(np.int32),
+        pixels=(end - start).astype(np.int32),
+        total=each(np.add, flat.astype(np.int32)),
+        least=each(np.minimum, flat),
+        likely=each(np.add, (flat >= _LIKELY).astype(np.int32)),
+    )
+
+
+def _ends(wet: Bools) -> tuple[Ints, Ints]:
+    """Flat index of each run's first pixel, and the one after its last."""
+    framed = np.zeros((wet.shape[0], wet.shape[1] + 2), np.int8)
+    framed[:, 1:-1] = wet
+    step = np.diff(framed, axis=1)
+    row, column = np.nonzero(step[:, :-1] == 1)
+    last_row, last = np.nonzero(step[:, 1:] == -1)
+    return row * wet.shape[1] + column, last_row * wet.shape[1] + last + 1
+
+
+class _Statistics:
+    """Probability statistics of polygons, from the runs of pixels that they are made of."""
+
+    def __init__(self, width: int) -> None:
+        self._parts: list[_Runs] = []
+        self._possible = Polygonizer(width)
+        self._rows = 0
+
+    def add(self, codes: Bytes, probability: Bytes) -> None:
+        """Take the next rows: mask codes and stored probabilities, uint8[n, width]."""
+        wet = codes == 1
+        possible = wet | ((codes == 0) & (probability >= _POSSIBLE))
+        self._possible.add(possible.view(np.uint8))
+        self._parts.append(_runs(wet, possible, probability, self._rows))
+        self._rows += len(codes)
+
+    def finish(self, polygons: PixelPolygons | ContourPolygons) -> dict[str, Floats]:
+        """Statistics of each polygon; shares are of its area.
+
+        Returns:
+            `mean_probability`, `min_probability`; `low`, `high` bound of the area, as shares of it.
+        """
+        x, y, around, pixels, total, least, likely = (
+            np.concatenate([getattr(part, name) for part in self._parts])
+            for name in _Runs.__slots__
+        )
+        self._parts = []
+        owner, count = polygons.feature_of(x, y), len(polygons)
+
+        def add_up(values: Ints) -> Floats:
+            return np.bincount(owner, weights=values, minlength=count).astype(np.float64)
+
+        lowest = np.full(count, NOT_OBSERVED, np.uint8)
+        np.minimum.at(lowest, owner, least)
+        size = add_up(pixels)
+        possible = self._possible.finish()
+        host = np.zeros(count, np.int64)
+        host[owner] = possible.feature_of(around, y)
+        return {
+            "mean_probability": add_up(total) / size * PROBABILITY_SCALE,
+            "min_probability": lowest.astype(np.float64) * PROBABILITY_SCALE,
+            "low": add_up(likely) / size,
+            "high": 1 + _surplus(possible, host, size) / size,
+        }
+
+
+def _surplus(possible: PixelPolygons, host: Ints, size: Floats) -> Floats:
+    """Possible water pixels around each polygon.
+
+    Polygons that lie in one body of possible water share what is between them by the root of
+    their sizes, as their perimeters would if they were of one shape.
+    """
+    body = shapely.area(possible.geometries())
+    spare = body - np.bincount(host, weights=size, minlength=len(body))
+    weight = np.sqrt(size)
+    share = weight / np.bincount(host, weights=weight, minlength=len(body))[host]
+    surplus: Floats = np.maximum(spare[host], 0) * share
+    return surplus
+
+
+# -- gathering -------------------------------------------------------------------------------------
+
+
+class Outliner:
+    """Turns a mask and its probability, arriving by rows, into tables of polygons and shorelines.
+
+    Example:
+        >>> outliner = Outliner(3, Shaping())
+        >>> outliner.add(np.array([[1, 1, 0]], np.uint8))
+        >>> outliner.polygons(Affine.identity()).area_m2.tolist()
+        [2.0]
+    """
+
+    def __init__(
+        self,
+        width: int,
+        shaping: Shaping,
+        *,
+        polygons: bool = True,
+        shoreline: bool = False,
+        probability: bool = False,
+    ) -> None:
+        """Start at the top of a raster.
+
+        Args:
+            width: Pixels in a row.
+            shaping: What polygons look like.
+            polygons: Whether `polygons` will be asked for.
+            shoreline: Whether `shorelines` will be asked for.
+            probability: Whether rows of probability will come with the rows of codes.
+
+        Raises:
+            ConfigError: If contours are asked for without probability.
+        """
+        if shaping.edges == "contour" and not probability:
+            raise ConfigError("Contours follow the probability of water; there is none.")
+        contour = shaping.edges == "contour" and polygons
+        self._shaping = shaping
+        self._level = level_of(shaping.threshold)
+        self._pixel = (
+            Polygonizer(width, connectivity=shaping.connectivity, code=shaping.code)
+            if polygons and not contour
+            else None
+        )
+        self._contour = (
+            Contourer(width, threshold=shaping.threshold, smooth=probability)
+            if contour or shoreline
+            else None
+        )
+        self._contours: ContourPolygons | None = None
+        self._gradient = probability
+        water = polygons and probability and shaping.code == 1
+        self._statistics = _Statistics(width) if water else None
+        self._seeds = _Seeds(width, shaping.code) if polygons and shaping.fill_holes else None
+
+    def add(self, codes: Bytes, probability: Bytes | None = None) -> None:
+        """Take the next rows.
+
+        Args:
+            codes: Mask codes, uint8[n, width].
+            probability: Of water in steps of 1/250, uint8[n, width], 255 not observed.
+        """
+        step = max(1, _CHUNK_PIXELS // codes.shape[1])
+        for top in range(0, len(codes), step):
+            rows = slice(top, top + step)
+            self._add(codes[rows], None if probability is None else probability[rows])
+
+    def _add(self, codes: Bytes, probability: Bytes | None) -> None:
+        if self._pixel:
+            self._pixel.add(codes)
+        if self._seeds:
+            self._seeds.add(codes)
+        if self._statistics and probability is not None:
+            self._statistics.add(codes, probability)
+        if self._contour:
+            self._contour.add(self._field(codes, probability))
+
+    def _field(self, codes: Bytes, probability: Bytes | None) -> Bytes:
+        """Probabilities that say the same as the codes, which were decided before rounding."""
+        water, land = codes == self._shaping.code, codes == 0
+        if probability is None:  # two values on either side of the level
+            land = ~water & (codes != 2) & (codes != NOT_OBSERVED)
+            probability = np.full(codes.shape, self._level, np.uint8)
+        field = np.full(codes.shape, NOT_OBSERVED, np.uint8)
+        field[water] = np.maximum(probability[water], self._level)
+        field[land] = np.minimum(probability[land], self._level - 1)
+        return field
+
+    def _contour_polygons(self) -> ContourPolygons:
+        if self._contours is None:
+            if self._contour is None:
+                raise ConfigError("Shorelines were not asked for when the rows came.")
+            self._contours = self._contour.finish()
+        return self._contours
+
+    def polygons(
+        self,
+        transform: Affine,
+        crs: object = None,
+        *,
+        to_crs: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> gpd.GeoDataFrame:
+        """The polygons of all rows so far.
+
+        Args:
+            transform: From (column, row) to coordinates of the CRS; may rotate and shear.
+            crs: Anything that pyproj understands, a rasterio CRS, or None.
+            to_crs: The CRS of the result, by default `crs`. Areas are the true ones in any.
+            extra: More columns, each with one value.
+
+        Returns:
+            A frame with the columns of `PixelPolygons.to_frame` and, if there is a probability,
+
+            - `mean_probability`, `min_probability`: of water, over the pixels whose centres the
+              polygon holds, before clean-up;
+            - `area_low_m2`, `area_high_m2`: what the area would be if only pixels from
+              probability 0.75 on were water, or all from 0.25 on. Where the model is calibrated
+              these are odds of 3 to 1, and as they move the whole shore at once they assume
+              nothing about pixels being independent. Possible water that several polygons share
+              is dealt out by the root of their sizes.
+        """
+        found = self._contour_polygons() if self._pixel is None else self._pixel.finish()
+        at = _Place(transform, pyproj_crs(crs), found.shape)
+        columns = self._columns(found)
+        seeds = self._seeds.finish() if self._seeds else None
+        geometries, measures, kept = _cleaned(found, at, self._shaping, seeds)
+        columns = {name: values[kept] for name, values in columns.items()}
+        area, perimeter = measures
+        low, high = columns.pop("low", None), columns.pop("high", None)
+        name = CLASSES.get(self._shaping.code, f"code {self._shaping.code}")
+        frame = {"class": np.full(len(area), name), "area_m2": area, "perimeter_m": perimeter}
+        if low is not None and high is not None:
+            frame |= {"area_low_m2": area * low, "area_high_m2": area * high}
+        extras = {key: np.full(len(area), value) for key, value in (extra or {}).items()}
+        return _frame(frame | columns | extras, geometries, at, to_crs)
+
+    def _columns(self, found: PixelPolygons | ContourPolygons) -> dict[str, NDArray[Any]]:
+        """What is known of the polygons before clean-up."""
+        columns = self._statistics.finish(found) if self._statistics else {}
+        return columns | {
+            "touches_edge": found.touches_edge,
+            "touches_unobserved": found.touches_unobserved,
+        }
+
+    def shorelines(
+        self,
+        transform: Affine,
+        crs: object = None,
+        *,
+        to_crs: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> gpd.GeoDataFrame:
+        """The shorelines of all rows so far; see `Shorelines.to_frame`.
+
+        They follow the level of the probability if there is one, else pixel edges. Those of water
+        below the minimum area are left out; other clean-up does not touch them.
+
+        Args:
+            transform: As for `polygons`.
+            crs: As for `polygons`.
+            to_crs: As for `polygons`; lengths are the true ones.
+            extra: As for `polygons`.
+        """
+        found = self._contour_polygons()
+        known = pyproj_crs(crs)
+        if self._shaping.min_area:
+            area = ground_areas(found.geometries(), transform, known, found.shape)
+            found = found.select(~(area < self._shaping.min_area))
+        lines = found.shorelines()
+        columns = lines.attributes(transform, known, gradient=self._gradient)
+        at = _Place(transform, known, found.shape)
+        extras = {key: np.full(len(lines), value) for key, value in (extra or {}).items()}
+        return _frame(columns | extras, lines.geometries(), at, to_crs)
+
+
+class _Seeds:
+    """One pixel or more of every patch that was not observed (or is of another code's kind)."""
+
+    def __init__(self, width: int, code: int) -> None:
+        self._code = code
+        self._above = np.zeros((1, width), np.bool_)
+        self._rows = 0
+        self._parts: list[Floats] = []
+
+    def add(self, codes: Bytes) -> None:
+        """Take the next rows: mask codes, uint8[n, width]."""
+        blank = ((codes == 2) | (codes == NOT_OBSERVED)) & (codes != self._code)
+        first = blank & ~np.concatenate([self._above, blank[:-1]])
+        first[:, 1:] &= ~blank[:, :-1]
+        y, x = np.nonzero(first)
+        self._parts.append(np.stack([x + 0.5, y + self._rows + 0.5], axis=1))
+        self._above = blank[-1:]
+        self._rows += len(codes)
+
+    def finish(self) -> Floats:
+        """Centres of these pixels: float64[n, 2], column and row."""
+        return np.concatenate(self._parts) if self._parts else np.empty((0, 2))
+
+
+# -- clean-up, once everything is whole ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where pixels lie on the ground."""
+
+    transform: Affine
+    crs: pyproj.CRS | None
+    shape: tuple[int, int]
+
+    def areas(self, geometries: Geometries) -> Floats:
+        return ground_areas(geometries, self.transform, self.crs, self.shape)
+
+    def measures(self, geometries: Geometries) -> tuple[Floats, Floats]:
+        return ground_measures(geometries, self.transform, self.crs, self.shape)
+
+    def pixel_size(self) -> float:
+        """Side in metres of a square as large as the raster's middle pixel."""
+        row, column = (size // 2 for size in self.shape)
+        middle = np.array([shapely.box(column, row, column + 1, row + 1)])
+        return float(np.sqrt(self.areas(middle)[0]))
+
+
+def _cleaned(
+    found: PixelPolygons | ContourPolygons, at: _Place, shaping: Shaping, seeds: Floats | None
+) -> tuple[Geometries, tuple[Floats, Floats], Ints]:
+    """Fill holes, drop what is small, simplify.
+
+    Returns:
+        Geometries in pixels, their areas and perimeters, and which of `found` they are.
+    """
+    geometries, kept = found.geometries(), np.arange(len(found))
+    if seeds is not None:
+        geometries, kept = _fill_holes(geometries, seeds, at, shaping.fill_holes)
+    if isinstance(found, PixelPolygons) and seeds is None:
+        measures = found.measure(at.transform, at.crs)
+    else:
+        measures = at.measures(geometries)
+    big = ~(measures[0] < shaping.min_area)  # an area that cannot be known is no reason to drop
+    geometries, kept, measures = geometries[big], kept[big], (measures[0][big], measures[1][big])
+    if shaping.simplify and len(geometries):
+        tolerance = shaping.simplify / at.pixel_size()
+        geometries = shapely.orient_polygons(shapely.coverage_simplify(geometries, tolerance))
+        measures = at.measures(geometries)
+    return geometries, measures, kept
+
+
+def _fill_holes(
+    geometries: Geometries, seeds: Floats, at: _Place, max_area: float
+) -> tuple[Geometries, Ints]:
+    """Fill holes up to an area, and drop the polygons in them; holes with a seed in them stay.
+
+    Returns:
+        Geometries and which ones of those given they are.
+    """
+    parts, feature = shapely.get_parts(geometries, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    hole = np.flatnonzero(part[1:] == part[:-1]) + 1
+    holes = shapely.polygons(rings[hole])
+    fill = at.areas(holes) <= max_area if len(holes) else np.zeros(0, np.bool_)
+    fill[_seeded(holes, seeds)] = False
+    if not fill.any():
+        return geometries, np.arange(len(geometries))
+    stays = np.ones(len(rings), np.bool_)
+    stays[hole[fill]] = False
+    parts = _polygons(rings[stays], part[stays])
+    inside = shapely.STRtree(holes[fill]).query(parts, predicate="covered_by")[0]
+    outside = np.ones(len(parts), np.bool_)
+    outside[inside] = False
+    kept, group = np.unique(feature[outside], return_inverse=True)
+    if shapely.get_type_id(geometries[0]) == shapely.GeometryType.MULTIPOLYGON:
+        return shapely.multipolygons(parts[outside], indices=group), kept
+    return parts[outside], kept
+
+
+def _seeded(holes: Geometries, seeds: Floats) -> Ints:
+    """Which holes have a seed in them."""
+    if not len(holes) or not len(seeds):
+        return np.empty(0, np.int64)
+    found: Ints = shapely.STRtree(holes).query(shapely.points(seeds), predicate="within")[1]
+    return found
+
+
+def _polygons(rings: Geometries, owner: Ints) -> Geometries:
+    """Polygons from rings that are sorted by owner, the shell first."""
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    counts = np.bincount(ring), np.bincount(owner)
+    offsets = [np.concatenate([[0], np.cumsum(count)]) for count in counts]
+    polygons: Geometries = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, offsets)
+    return polygons
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _frame(
+    columns: Mapping[str, object], geometries: Geometries, at: _Place, to_crs: str | None
+) -> gpd.GeoDataFrame:
+    """A table from columns and geometries that are given in pixels."""
+    if to_crs:
+        check_crs(to_crs, at.crs)
+        geometries = shapely.segmentize(geometries, _EDGE_PIXELS)
+    world = on_map(geometries, at.transform)
+    if at.transform.determinant < 0:
+        world = shapely.reverse(world)
+    frame = gpd.GeoDataFrame(columns, geometry=world, crs=at.crs)
+    return frame.to_crs(to_crs) if to_crs else frame
+
+
+def check_crs(to_crs: str | None, crs: object) -> None:
+    """Check that coordinates can be moved from one CRS to another.
+
+    Raises:
+        ConfigError: If the new CRS is not known, or there is no old one.
+    """
+    if not to_crs:
+        return
+    if not crs:
+        raise ConfigError(f"Without a CRS there is no way to {to_crs}; give the raster one.")
+    try:
+        pyproj.CRS.from_user_input(to_crs)
+    except pyproj.exceptions.CRSError as error:
+        raise ConfigError(
+            f"The CRS of the output is one that PROJ knows, like EPSG:4326; got {to_crs!r}."
+        ) from error
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """What `vectorize` found."""
+
+    polygons: gpd.GeoDataFrame
+    """See `Outliner.polygons`."""
+    shorelines: gpd.GeoDataFrame | None
+    """See `Outliner.shorelines`; None if they were not asked for."""
+
+
+def vectorize(
+    path: str | os.PathLike[str],
+    *,
+    probability: str | os.PathLike[str] | None = None,
+    shaping: Shaping | None = None,
+    shoreline: bool = False,
+    to_crs: str | None = None,
+) -> Outlines:
+    """Polygons and shorelines of a mask, of a water probability, or of both, read by strips.
+
+    Args:
+        path: One uint8 band: mask codes (0 land, 1 water, 2 obscured, 255 not observed), or the
+            water probability in steps of 1/250 that geounet writes, told apart by its scale.
+        probability: The probability that belongs to the mask.
+        shaping: What polygons look like.
+        shoreline: Whether to find shorelines too.
+        to_crs: The CRS of the result, by default the file's.
+
+    Raises:
+        SceneError: If a file cannot be read, is neither, or the two have different grids.
+        ConfigError: If a parameter breaks its rule.
+    """
+    shaping = shaping or Shaping()
+    try:
+        with ExitStack() as stack:
+            source, level = _open_pair(stack, path, probability)
+            check_crs(to_crs, source.crs)
+            outliner = Outliner(
+                source.width, shaping, shoreline=shoreline, probability=level is not None
+            )
+            for window in _windows(source):
+                outliner.add(*_read(source, level, window, level_of(shaping.threshold)))
+            where, tags = (source.transform, source.crs), _provenance(source)
+            polygons = outliner.polygons(*where, to_crs=to_crs, extra=tags)
+            lines = outliner.shorelines(*where, to_crs=to_crs, extra=tags) if shoreline else None
+            return Outlines(polygons, lines)
+    except RasterioError as error:
+        raise SceneError(f"{path} cannot be read: {error}.") from error
+
+
+def _open_pair(
+    stack: ExitStack, path: str | os.PathLike[str], probability: str | os.PathLike[str] | None
+) -> tuple[rasterio.DatasetReader, rasterio.DatasetReader | None]:
+    """The mask and the probability; without a mask the probability twice."""
+    first = stack.enter_context(_open(path))
+    if _is_probability(first):
+        if probability is not None:
+            raise ConfigError(f"{path} is a probability already; give a mask, or it alone.")
+        return first, first
+    if probability is None:
+        return first, None
+    second = stack.enter_context(_open(probability))
+    if (second.shape, second.transform, second.crs) != (first.shape, first.transform, first.crs):
+        raise SceneError(f"The mask {path} and the probability {probability} differ in grid.")
+    if not _is_probability(second):
+        raise SceneError(f"{probability} is no water probability in steps of 1/250.")
+    return first, second
+
+
+def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the frame says: no CRS
+        source = rasterio.open(path)
+    if source.dtypes != ("uint8",):
+        types = ", ".join(sorted(set(source.dtypes)))
+        source.close()
+        raise SceneError(
+            f"A mask or a probability has one uint8 band; "
+            f"{path} has {source.count} of type {types}."
+        )
+    return source
+
+
+def _is_probability(source: rasterio.DatasetReader) -> bool:
+    return bool(np.isclose(source.scales[0], PROBABILITY_SCALE))
+
+
+def _windows(source: rasterio.DatasetReader) -> Iterator[Window]:
+    """All rows, whole blocks at a time."""
+    block = source.block_shapes[0][0]
+    height = max(1, _STRIP_PIXELS // source.width)
+    height = height // block * block if height >= block else height
+    for top in range(0, source.height, height):
+        yield Window(0, top, source.width, min(height, source.height - top))
+
+
+def _read(
+    source: rasterio.DatasetReader,
+    level: rasterio.DatasetReader | None,
+    window: Window,
+    least: int,
+) -> tuple[Bytes, Bytes | None]:
+    """Codes and probability of some rows."""
+    rows: Bytes = source.read(1, window=window)
+    if source is not level:
+        return rows, None if level is None else level.read(1, window=window)
+    codes = np.where(rows == NOT_OBSERVED, np.uint8(NOT_OBSERVED), rows >= least)
+    return codes.astype(np.uint8), rows
+
+
+def _provenance(source: rasterio.DatasetReader) -> dict[str, str]:
+    """Scene and time, as a run writes them into the tags of its rasters."""
+    tags = source.tags()
+    names = {"source": "SOURCE", "acquired": "ACQUIRED"}
+    return {column: tags[tag] for column, tag in names.items() if tags.get(tag)}
