@@ -96,7 +96,7 @@ def open_raster(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         try:
             return rasterio.open(path)
         except (RasterioError, OSError) as error:
-            raise SceneError(f"a raster that GDAL opens is wanted; got {path}: {error}.") from error
+            raise SceneError(f"a raster that GDAL opens is wanted; got {path}: {error}") from error
 
 
 def grid_of(source: rasterio.DatasetReader) -> Grid:
@@ -143,7 +143,7 @@ class _Placed:
                     return self._read_lattice(source, self.offset, rows)
                 return self._read_warped(source, rows)
         except (RasterioError, OSError) as error:
-            raise SceneError(f"{self.path} cannot be read: {error}. Get it again.") from error
+            raise SceneError(f"{self.path} cannot be read: {error} Get it again.") from error
 
     def _read_lattice(
         self, source: rasterio.DatasetReader, offset: tuple[int, int], rows: tuple[int, int]

@@ -1,0 +1,669 @@
+"""Where shorelines cross transects: distances in metres on the ground, one table for many dates.
+
+A transect begins on land. Along a mask it passes whole pixels, and the shore is the exact edge
+between two of them. Along a water probability it passes the squares between pixel centres, in which
+the probability is bilinear, and the shore is where it reaches 0.5, below the pixel. Lines are
+crossed where they are.
+
+The name is not `transects`, because a module of that name would hide the function in `geounet`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+import rasterio
+import shapely
+from pyproj.exceptions import ProjError
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from geounet.compare import along, check_codes, grid_of, open_raster, pyproj_crs
+from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.staging import check_free, staged
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["TransectResult", "transects"]
+
+Ints: TypeAlias = "NDArray[Any]"
+Bytes: TypeAlias = "NDArray[np.uint8]"
+Floats: TypeAlias = "NDArray[np.float64]"
+Pick: TypeAlias = Literal["first", "last"]
+Side: TypeAlias = Literal["left", "right"]
+
+_HALF = 125
+"""Stored probability of 0.5."""
+_PIECE_M = 250.0
+"""Transects are projected by points at most this far apart: straight within millimetres."""
+_LEAST_PIECES = 8
+_STEPS = 4
+"""Steps by which each square between pixel centres is passed."""
+_MOST_TRANSECTS = 1_000_000
+_NAME_COLUMNS = ("transect", "transect_id", "id", "name")
+_DATE_TAGS = ("ACQUISITION", "ACQUISITION_TIME", "TIFFTAG_DATETIME")
+_DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4})(-?)(\d{2})\2(\d{2})(?!\d)")
+
+
+@dataclass(frozen=True, eq=False)
+class TransectResult:
+    """Transects and where shorelines cross them."""
+
+    lines: gpd.GeoDataFrame
+    """`transect`, `length_m`, and the line, from land to sea."""
+    crossings: gpd.GeoDataFrame
+    """For each source and transect: `transect`, `source` (file name), `date` (ISO 8601, empty if
+    not known), `distance_m` from the transect's origin (NaN where there is none), `n_crossings`,
+    `observed`, and the point of the crossing in the CRS of the transects."""
+
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the table: .csv without geometry, .parquet (GeoParquet), or .gpkg with both layers.
+
+        Raises:
+            ConfigError: the suffix is another one.
+            OutputError: the file exists and may not be replaced, or cannot be written.
+        """
+        path = Path(path)
+        check_table_path(path)
+        check_free({"table": path}, overwrite=overwrite)
+        with staged({"table": path}) as drafts:
+            try:
+                _write(self, drafts["table"])
+            except (OSError, pyogrio.errors.DataSourceError) as error:
+                raise OutputError(f"the table {path} cannot be written: {error}.") from error
+        return path
+
+
+def check_table_path(path: Path) -> None:
+    """Refuse a table that is neither CSV nor GeoParquet nor GeoPackage.
+
+    Raises:
+        ConfigError: as said.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet", ".gpkg"):
+        raise ConfigError(f"the table is a .csv, .parquet or .gpkg file; got {str(path)!r}.")
+
+
+def _write(result: TransectResult, path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        result.crossings.drop(columns="geometry").to_csv(path, index=False)
+    elif suffix == ".parquet":
+        result.crossings.to_parquet(path, schema_version="1.1.0", compression="zstd")
+    else:
+        layers = {"crossings": (result.crossings, "Point"), "transects": (result.lines, None)}
+        for layer, (frame, kind) in layers.items():
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "'crs' was not provided")  # a frame without
+                pyogrio.write_dataframe(
+                    frame, path, driver="GPKG", layer=layer, geometry_type=kind, append=False
+                )
+
+
+def transects(
+    baseline: str | os.PathLike[str],
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    spacing: float | None = None,
+    length: float | None = None,
+    side: Side = "left",
+    pick: Pick = "first",
+) -> TransectResult:
+    """Measure where the shoreline of each date crosses transects.
+
+    Distances are geodesic, on the CRS's ellipsoid, whatever the CRS; without one, or in one that
+    has no ellipsoid, they are plain ones in its units.
+
+    A transect that meets pixels that are not observed or obscured before it meets the shore (seen
+    from land for "first", from the sea for "last"), or the raster's edge, gives no distance and
+    counts as not observed. Line files do not tell what was observed: a transect counts as observed
+    where a line crosses it.
+
+    Args:
+        baseline: a file of lines: transects from land to sea, or, with `spacing` and `length`,
+            lines on land along the coast on which transects are set up at right angles.
+        sources: one file a date: a mask (0 land, 1 water, 2 obscured, 255 not observed), a water
+            probability as `run` writes it (of which pixels that ``NAME_mask.tif`` beside
+            ``NAME_probability.tif`` calls obscured are left out), or a file of shorelines.
+        spacing: metres between transects along each baseline, the first at its start.
+        length: metres of each transect.
+        side: the side of the baseline, seen along it, on which the sea lies.
+        pick: which crossing to measure where there are several: the first or the last from land.
+
+    Raises:
+        SceneError: a file cannot be read, or is none of these, or has no CRS where others have.
+        ConfigError: a parameter breaks a rule.
+    """
+    _check(spacing, length, side, pick)
+    if not sources:
+        raise ConfigError("transects are measured on one file or more; got none.")
+    lines, names = _read_baseline(baseline)
+    ground = _Ground(lines.crs)
+    if spacing is not None and length is not None:
+        cast = [ray for line in lines for ray in ground.rays(line, spacing, length, side)]
+        lines = gpd.GeoSeries(cast, crs=lines.crs)
+        names = [str(number) for number in range(len(cast))]
+    paths = [ground.path(name, line) for name, line in zip(names, lines, strict=True)]
+    rows = [row for source in sources for row in _measure(source, paths, lines.crs, pick)]
+    return TransectResult(_lines_frame(paths, lines), _crossings_frame(rows, lines.crs))
+
+
+def _check(spacing: float | None, length: float | None, side: str, pick: str) -> None:
+    if (spacing is None) != (length is None):
+        raise ConfigError(
+            "transects are set up on a baseline with both a spacing and a length, or given as "
+            f"lines without either; got spacing={spacing} and length={length}."
+        )
+    for name, value in (("spacing", spacing), ("length", length)):
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"the {name} is a number of metres above 0; got {value!r}.")
+    if side not in ("left", "right"):
+        raise ConfigError(f"the side is left or right; got {side!r}.")
+    if pick not in ("first", "last"):
+        raise ConfigError(f"the crossing to pick is the first or the last; got {pick!r}.")
+
+
+def _crossings_frame(rows: list[_Row], crs: pyproj.CRS | None) -> gpd.GeoDataFrame:
+    columns = {
+        "transect": [row.transect for row in rows],
+        "source": [row.source for row in rows],
+        "date": [row.date for row in rows],
+        "distance_m": np.array([row.distance for row in rows], np.float64),
+        "n_crossings": np.array([row.count for row in rows], np.int32),
+        "observed": np.array([row.observed for row in rows], np.bool_),
+    }
+    return gpd.GeoDataFrame(columns, geometry=[row.point for row in rows], crs=crs)
+
+
+def _lines_frame(paths: list[_Path], lines: gpd.GeoSeries) -> gpd.GeoDataFrame:
+    columns = {
+        "transect": [path.name for path in paths],
+        "length_m": np.array([path.metres[-1] for path in paths], np.float64),
+    }
+    return gpd.GeoDataFrame(columns, geometry=list(lines), crs=lines.crs)
+
+
+# -- transects on the ground -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Path:
+    """A transect as points close enough to be straight between them in any CRS."""
+
+    name: str
+    points: Floats
+    """float64 [n, 2], from land to sea, in the CRS of the transects."""
+    metres: Floats
+    """float64 [n]: distance of each from the first."""
+
+    def at(self, metres: float) -> shapely.Point:
+        """The point at a distance from the origin."""
+        x, y = (np.interp(metres, self.metres, axis) for axis in self.points.T)
+        return shapely.Point(x, y)
+
+
+class _Ground:
+    """Lengths and right angles on the ground for coordinates of a CRS."""
+
+    def __init__(self, crs: pyproj.CRS | None) -> None:
+        self._geod = crs.get_geod() if crs is not None else None
+        self._unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
+        self._to_lonlat: pyproj.Transformer | None = None
+        if crs is not None and crs.geodetic_crs is not None and self._geod is not None:
+            self._to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+            self._radians = crs.geodetic_crs.axis_info[0].unit_conversion_factor
+            self._round = 2 * math.pi / self._unit if crs.is_geographic else None
+
+    def path(self, name: str, line: shapely.LineString) -> _Path:
+        """Measure a line.
+
+        Raises:
+            SceneError: it reaches beyond its CRS's domain, or has no length.
+        """
+        points = shapely.get_coordinates(line)
+        rough = float(self._steps(points)[2].sum())
+        if not (math.isfinite(rough) and rough > 0):
+            raise SceneError(
+                f"a transect has a length on the ground; number {name} has {rough:g} m. "
+                f"Check its coordinates and the CRS of its file."
+            )
+        pieces = max(_LEAST_PIECES, math.ceil(rough / _PIECE_M))
+        points = _densified(points, pieces)
+        metres = np.concatenate([[0.0], np.cumsum(self._steps(points)[2])])
+        return _Path(name, points, metres)
+
+    def _steps(self, points: Floats) -> tuple[Floats, Floats, Floats]:
+        """Start (radians or units), heading and length in metres of each step between points."""
+        if self._to_lonlat is None or self._geod is None:
+            moves = np.diff(points, axis=0)
+            heading = np.arctan2(moves[:, 0], moves[:, 1])
+            return points[:-1], heading, np.hypot(*moves.T) * self._unit
+        lon, lat = (a * self._radians for a in self._to_lonlat.transform(*points.T))
+        heading, _, length = self._geod.inv(lon[:-1], lat[:-1], lon[1:], lat[1:], radians=True)
+        return np.stack([lon, lat], axis=1)[:-1], np.asarray(heading), np.asarray(length)
+
+    def rays(
+        self, line: shapely.LineString, spacing: float, length: float, side: Side
+    ) -> Iterator[shapely.LineString]:
+        """Lines at right angles to a baseline, from it, at even distances along it."""
+        points = _densified(shapely.get_coordinates(line), _LEAST_PIECES)
+        starts, headings, lengths = self._steps(points)
+        reach = np.concatenate([[0.0], np.cumsum(lengths)])
+        if not np.isfinite(reach[-1]) or reach[-1] / spacing > _MOST_TRANSECTS:
+            raise ConfigError(
+                f"a baseline holds a million transects at most; one of {reach[-1]:g} m with a "
+                f"spacing of {spacing:g} m does not."
+            )
+        turn = -math.pi / 2 if side == "left" else math.pi / 2
+        for metres in np.arange(0, reach[-1] * (1 + 1e-12), spacing).tolist():
+            leg = min(int(np.searchsorted(reach, metres, side="right")) - 1, len(lengths) - 1)
+            foot, heading = self._go(starts[leg], headings[leg], metres - reach[leg])
+            tip, _ = self._go(foot, heading + turn, length)
+            yield self._line(foot, tip, near=points[leg])
+
+    def _go(self, start: Floats, heading: float, metres: float) -> tuple[Floats, float]:
+        """Where one arrives, and the heading there."""
+        if self._to_lonlat is None or self._geod is None:
+            step = metres / self._unit
+            return start + step * np.array([math.sin(heading), math.cos(heading)]), heading
+        lon, lat, back = self._geod.fwd(start[0], start[1], heading, metres, radians=True)
+        return np.array([lon, lat]), back + math.pi
+
+    def _line(self, foot: Floats, tip: Floats, near: Floats) -> shapely.LineString:
+        """A line in the CRS between two places, on the same turn of longitude as a point."""
+        ends = np.stack([foot, tip])
+        if self._to_lonlat is not None:
+            lon, lat = (ends / self._radians).T
+            x, y = self._to_lonlat.transform(lon, lat, direction="INVERSE")
+            ends = np.stack([x, y], axis=1)
+            if self._round:
+                ends[:, 0] -= self._round * np.round((ends[:, 0] - near[0]) / self._round)
+        return shapely.LineString(ends)
+
+
+def _densified(points: Floats, pieces: int) -> Floats:
+    """Each leg of a line cut into so many pieces."""
+    at = np.arange((len(points) - 1) * pieces + 1) / pieces
+    return np.stack([np.interp(at, np.arange(len(points)), axis) for axis in points.T], axis=1)
+
+
+def _read_baseline(path: str | os.PathLike[str]) -> tuple[gpd.GeoSeries, list[str]]:
+    """The lines of a file and their names."""
+    frame = _read_vectors(path)
+    merged = shapely.line_merge(frame.geometry.array)
+    if not len(frame) or not (shapely.get_type_id(merged) == shapely.GeometryType.LINESTRING).all():
+        raise SceneError(
+            f"a baseline or transects are a file of lines, each in one piece; {path} has "
+            f"{len(frame)} features of type {', '.join(sorted(set(frame.geom_type)))}."
+        )
+    named = [column for column in _NAME_COLUMNS if column in frame]
+    names = [str(name) for name in frame[named[0]]] if named else []
+    if len(set(names)) < len(frame):
+        names = [str(number) for number in range(len(frame))]
+    return gpd.GeoSeries(merged, crs=frame.crs), names
+
+
+def _read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
+    """Features with a geometry of any file that OGR or GeoParquet reads.
+
+    Raises:
+        SceneError: it cannot be read, or holds no geometry.
+    """
+    try:
+        if Path(path).suffix.lower() in (".parquet", ".geoparquet"):
+            frame = gpd.read_parquet(path)
+        else:
+            frame = pyogrio.read_dataframe(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SceneError(f"a file of lines is wanted; {path} cannot be read: {error}") from error
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise SceneError(f"a file of lines is wanted; {path} has no geometry.")
+    return frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
+
+
+# -- one source ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Row:
+    """A transect at a date."""
+
+    transect: str
+    source: str
+    date: str
+    distance: float
+    count: int
+    observed: bool
+    point: shapely.Point | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Meeting:
+    """What a transect meets, in metres from its origin."""
+
+    crossings: Floats
+    """float64 [n]: where it crosses the shore, ascending."""
+    gaps: Floats
+    """float64 [m, 2]: from where to where nothing was observed, ascending."""
+
+    def pick(self, which: Pick) -> tuple[float, bool]:
+        """Distance, NaN if there is none, and whether it was observed up to there."""
+        if not len(self.crossings):
+            return math.nan, not len(self.gaps)
+        if which == "first":
+            distance = float(self.crossings[0])
+            seen = not (self.gaps[:, 0] < distance).any()
+        else:
+            distance = float(self.crossings[-1])
+            seen = not (self.gaps[:, 1] > distance).any()
+        return (distance, True) if seen else (math.nan, False)
+
+
+def _measure(
+    source: str | os.PathLike[str], paths: list[_Path], crs: pyproj.CRS | None, pick: Pick
+) -> Iterator[_Row]:
+    """All transects on one source."""
+    name, date, meetings = _meet(source, paths, crs)
+    for path, meeting in zip(paths, meetings, strict=True):
+        distance, observed = meeting.pick(pick)
+        point = None if math.isnan(distance) else path.at(distance)
+        yield _Row(path.name, name, date, distance, len(meeting.crossings), observed, point)
+
+
+def _meet(
+    source: str | os.PathLike[str], paths: list[_Path], crs: pyproj.CRS | None
+) -> tuple[str, str, list[_Meeting]]:
+    """File name, date, and what each transect meets."""
+    name = Path(source).name
+    raster = _raster_or_none(source)
+    if raster is None:
+        return name, _date({}, name), _meet_lines(source, _read_vectors(source), paths, crs)
+    try:
+        with raster, rasterio.Env(GDAL_CACHEMAX=256 << 20):
+            return name, _date(raster.tags(), name), _meet_raster(source, raster, paths, crs)
+    except RasterioError as error:
+        raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
+
+
+def _raster_or_none(source: str | os.PathLike[str]) -> rasterio.DatasetReader | None:
+    try:
+        return open_raster(source)
+    except SceneError:
+        if not Path(source).exists() or Path(source).suffix.lower() in (".tif", ".tiff", ".vrt"):
+            raise
+        return None
+
+
+def _date(tags: dict[str, str], name: str) -> str:
+    """ISO 8601 from a raster's tags or a file's name; empty if neither tells."""
+    for tag in _DATE_TAGS:
+        text = tags.get(tag, "").strip()
+        if re.match(r"\d{4}:\d{2}:\d{2}", text):  # as TIFF writes it
+            text = text[:10].replace(":", "-") + text[10:]
+        try:
+            return datetime.fromisoformat(text).isoformat()
+        except ValueError:
+            continue
+    for year, _, month, day in _DATE_IN_NAME.findall(name):
+        try:
+            return date(int(year), int(month), int(day)).isoformat()
+        except ValueError:
+            continue
+    return ""
+
+
+def _mover(
+    source: object, own: pyproj.CRS | None, crs: pyproj.CRS | None
+) -> Callable[[Floats], Floats]:
+    """From the CRS of the transects to that of a source; infinite where there is no way.
+
+    Raises:
+        SceneError: one of the two has no CRS, or none leads to the other.
+    """
+    if own == crs:
+        return lambda points: points
+    if own is None or crs is None:
+        raise SceneError(
+            f"transects and shorelines need a CRS each; {source} has "
+            f"{'none' if own is None else own.to_string()} and the transects have "
+            f"{'none' if crs is None else crs.to_string()}."
+        )
+    try:
+        transform = pyproj.Transformer.from_crs(crs, own, always_xy=True).transform
+    except ProjError as error:
+        raise SceneError(f"the transects cannot be put on {source}: {error}") from error
+    return lambda points: np.stack(transform(*points.T), axis=1)
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+def _meet_lines(
+    source: object, shores: gpd.GeoDataFrame, paths: list[_Path], crs: pyproj.CRS | None
+) -> list[_Meeting]:
+    """Where transects cross shorelines."""
+    if not shores.geom_type.isin(("LineString", "MultiLineString")).all():
+        raise SceneError(
+            f"shorelines are lines; {source} holds {', '.join(sorted(set(shores.geom_type)))}. "
+            f"Give the mask, the probability or the shorelines instead of polygons."
+        )
+    move = _mover(source, shores.crs, crs)
+    moved = [_beside_lines(move(path.points), shores) for path in paths]
+    lines = shapely.get_parts(shores.geometry.array)
+    tree = shapely.STRtree(lines)
+    meetings = []
+    for path, points in zip(paths, moved, strict=True):
+        if not np.isfinite(points).all():
+            meetings.append(_nothing(path))
+            continue
+        way = shapely.LineString(points)
+        found = shapely.intersection(way, shapely.multilinestrings(lines[tree.query(way)]))
+        parts = [part for part in shapely.get_parts(found) if not part.is_empty]
+        spots = [shapely.Point(part.coords[0]) for part in parts]  # of a stretch, where it begins
+        reach = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+        along_way = np.sort([way.project(spot) for spot in spots])
+        crossings = np.interp(along_way, reach, path.metres)
+        gaps = np.empty((0, 2)) if len(crossings) else np.array([[0.0, path.metres[-1]]])
+        meetings.append(_Meeting(crossings, gaps))
+    return meetings
+
+
+def _beside_lines(points: Floats, shores: gpd.GeoDataFrame) -> Floats:
+    """The same points on the turn of longitude on which shorelines in degrees lie."""
+    if shores.crs is None or not shores.crs.is_geographic or not len(shores):
+        return points
+    west, _, east, _ = shores.total_bounds
+    return _on_turn(points, shores.crs, (west + east) / 2)
+
+
+def _on_turn(points: Floats, crs: pyproj.CRS, near: float) -> Floats:
+    """Points moved by whole turns of longitude: in one piece, and beside a longitude."""
+    if not np.isfinite(points).all():
+        return points
+    turn = 2 * math.pi / crs.axis_info[0].unit_conversion_factor
+    x = points[:, 0] - turn * np.round((points[:, 0] - points[0, 0]) / turn)
+    return np.stack([x - turn * np.round((x.mean() - near) / turn), points[:, 1]], axis=1)
+
+
+def _nothing(path: _Path) -> _Meeting:
+    """Nothing was observed along a transect."""
+    return _Meeting(np.empty(0), np.array([[0.0, path.metres[-1]]]))
+
+
+# -- rasters ---------------------------------------------------------------------------------------
+
+
+def _meet_raster(
+    source: str | os.PathLike[str],
+    raster: rasterio.DatasetReader,
+    paths: list[_Path],
+    crs: pyproj.CRS | None,
+) -> list[_Meeting]:
+    """Where transects cross the shore of a mask or a water probability."""
+    smooth = math.isclose(raster.scales[0], PROBABILITY_SCALE)
+    if raster.dtypes != ("uint8",) or not (smooth or raster.scales[0] == 1):
+        raise SceneError(
+            f"a mask (uint8 codes) or a water probability (uint8 in steps of 1/250) is wanted; "
+            f"{source} has {raster.count} bands of type {', '.join(sorted(set(raster.dtypes)))} "
+            f"with scale {raster.scales[0]:g}."
+        )
+    own = pyproj_crs(raster.crs) if raster.crs else None
+    move = _mover(source, own, crs)
+    middle = along(raster.transform, np.array([(raster.width / 2, raster.height / 2)]))[0, 0]
+    beside = _mask_beside(source) if smooth else None
+    meet = _meet_probability if smooth else _meet_codes
+    meetings = []
+    with open_raster(beside) if beside else nullcontext() as mask:
+        if mask and grid_of(mask) != grid_of(raster):
+            raise SceneError(f"{beside} lies on another grid than {source}; move it away.")
+        reader = _Reader(source, raster, mask)
+        for path in paths:
+            points = move(path.points)
+            if own is not None and own.is_geographic:
+                points = _on_turn(points, own, float(middle))
+            pixels = along(~raster.transform, points)
+            inside = np.isfinite(pixels).all()
+            meetings.append(meet(reader, path, pixels) if inside else _nothing(path))
+    return meetings
+
+
+def _mask_beside(source: str | os.PathLike[str]) -> Path | None:
+    """``NAME_mask.tif`` for ``NAME_probability.tif``, if it is there."""
+    path = Path(source)
+    if not path.stem.endswith("_probability"):
+        return None
+    mask = path.with_name(f"{path.stem.removesuffix('_probability')}_mask{path.suffix}")
+    return mask if mask.is_file() else None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Reader:
+    """Reads what lies around a transect."""
+
+    source: object
+    raster: rasterio.DatasetReader
+    mask: rasterio.DatasetReader | None
+    """Whose obscured pixels do not count."""
+
+    def around(self, pixels: Floats) -> tuple[Bytes, tuple[int, int]]:
+        """Values of all pixels around points (column, row), and the first row and column."""
+        low = np.floor(pixels.min(axis=0)).astype(int) - 1
+        high = np.ceil(pixels.max(axis=0)).astype(int) + 1
+        shape = self.raster.width, self.raster.height
+        left, top = (max(int(a), 0) for a in low)
+        right, bottom = (min(int(a), size) for a, size in zip(high, shape, strict=True))
+        if left >= right or top >= bottom:
+            return np.empty((0, 0), np.uint8), (0, 0)
+        area = Window(left, top, right - left, bottom - top)
+        values = self.raster.read(1, window=area)
+        if self.mask is not None:
+            values[self.mask.read(1, window=area) == 2] = NOT_OBSERVED
+        return values, (top, left)
+
+
+def _cuts(values: Floats) -> Floats:
+    """Where a coordinate that is linear between its values takes whole numbers.
+
+    Args:
+        values: float64 [n], the coordinate at 0, 1 .. n - 1.
+    """
+    start, end = values[:-1], values[1:]
+    low, high = np.ceil(np.minimum(start, end)), np.floor(np.maximum(start, end))
+    count = np.where(start == end, 0, np.maximum(high - low + 1, 0)).astype(int)
+    leg = np.repeat(np.arange(len(count)), count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    cuts: Floats = leg + (low[leg] + step - start[leg]) / (end - start)[leg]
+    return cuts
+
+
+def _stations(pixels: Floats, shift: float) -> Floats:
+    """Where a transect passes from one square of a lattice into the next, ends included.
+
+    In units of its points' numbers; passing a corner, it leaves out slivers due to rounding.
+    """
+    column, row = pixels.T - shift
+    ends = np.arange(len(pixels), dtype=np.float64)
+    at = np.unique(np.concatenate([ends, _cuts(column), _cuts(row)]))
+    keep = np.diff(at, append=np.inf) > 1e-7
+    return at[keep]
+
+
+def _spans(blank: NDArray[np.bool_], metres: Floats) -> Floats:
+    """Stretches of intervals that are blank: float64 [n, 2], in metres."""
+    edge = np.flatnonzero(np.diff(np.concatenate([[False], blank, [False]])))
+    return metres[edge].reshape(-1, 2)
+
+
+def _meet_codes(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
+    """On a mask: the shore is the edge between a land and a water pixel."""
+    at = _stations(pixels, 0.0)
+    ends = np.arange(len(pixels))
+    metres = np.interp(at, ends, path.metres)
+    middle = (at[:-1] + at[1:]) / 2
+    col, row = (np.floor(np.interp(middle, ends, axis)).astype(int) for axis in pixels.T)
+    codes = _lookup(reader, pixels, row, col)
+    check_codes(codes, reader.source)
+    shore = (codes[:-1] <= 1) & (codes[1:] <= 1) & (codes[:-1] != codes[1:])
+    return _Meeting(metres[1:-1][shore], _spans(codes > 1, metres))
+
+
+def _lookup(reader: _Reader, pixels: Floats, row: Ints, col: Ints) -> Bytes:
+    """Values at pixels, 255 beyond the raster."""
+    values, (top, left) = reader.around(pixels)
+    out = np.full(len(row), NOT_OBSERVED, np.uint8)
+    height, width = values.shape
+    inside = (row >= top) & (row < top + height) & (col >= left) & (col < left + width)
+    out[inside] = values[row[inside] - top, col[inside] - left]
+    return out
+
+
+def _meet_probability(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
+    """On a probability: the shore is where it reaches 0.5, bilinear between pixel centres."""
+    squares = _stations(pixels, 0.5)
+    number = np.arange(len(squares))
+    at = np.interp(np.arange((len(squares) - 1) * _STEPS + 1) / _STEPS, number, squares)
+    ends = np.arange(len(pixels))
+    metres = np.interp(at, ends, path.metres)
+    col, row = (np.interp(at, ends, axis) for axis in pixels.T)
+    level = _bilinear(reader, pixels, row, col) - _HALF
+    start, end = level[:-1], level[1:]
+    shore = np.isfinite(start + end) & ((start >= 0) != (end >= 0))
+    share = start[shore] / (start - end)[shore]
+    crossings = metres[:-1][shore] + share * np.diff(metres)[shore]
+    return _Meeting(crossings, _spans(np.isnan(start + end), metres))
+
+
+def _bilinear(reader: _Reader, pixels: Floats, row: Floats, col: Floats) -> Floats:
+    """Values between pixel centres; NaN beside a pixel that was not observed and off the raster.
+
+    Within half a pixel of the raster's edge the outermost pixels go on.
+    """
+    height, width = reader.raster.shape
+    off = (row < 0) | (row > height) | (col < 0) | (col > width)
+    y, x = np.clip(row - 0.5, 0, height - 1), np.clip(col - 0.5, 0, width - 1)
+    top, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    down, across = y - top, x - left
+    total = np.zeros(len(row))
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = np.abs(1 - i - down) * np.abs(1 - j - across)
+        near = np.minimum(top + i, height - 1), np.minimum(left + j, width - 1)
+        value = _lookup(reader, pixels, *near)
+        total += np.where(weight > 1e-9, np.where(value == NOT_OBSERVED, np.nan, value * weight), 0)
+    level: Floats = np.where(off, np.nan, total)
+    return level
