@@ -23,6 +23,8 @@ from geounet.errors import (
 )
 
 if TYPE_CHECKING:
+    from geounet.compare import ChangeResult, MosaicResult, change, mosaic
+    from geounet.crossings import TransectResult, transects
     from geounet.model import Model, ModelSpec, load_model, save_model
     from geounet.pipeline import RunConfig, RunResult, predict_mask, run
     from geounet.scene import Grid, Scene, open_scene
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChangeResult",
     "ConfigError",
     "GeounetError",
     "GeounetWarning",
@@ -38,34 +41,45 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelSpec",
+    "MosaicResult",
     "OutputError",
     "RunConfig",
     "RunResult",
     "Scene",
     "SceneError",
+    "TransectResult",
     "__version__",
+    "change",
     "load_model",
+    "mosaic",
     "open_scene",
     "polygonize",
     "predict_mask",
     "run",
     "save_model",
+    "transects",
     "write_polygons",
 ]
 
 _HOMES = {
+    "ChangeResult": "compare",
     "Grid": "scene",
     "Model": "model",
     "ModelSpec": "model",
+    "MosaicResult": "compare",
     "RunConfig": "pipeline",
     "RunResult": "pipeline",
     "Scene": "scene",
+    "TransectResult": "crossings",
+    "change": "compare",
     "load_model": "model",
+    "mosaic": "compare",
     "open_scene": "scene",
     "polygonize": "vectors",
     "predict_mask": "pipeline",
     "run": "pipeline",
     "save_model": "model",
+    "transects": "crossings",
     "write_polygons": "vectors",
 }
 

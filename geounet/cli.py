@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from geounet.compare import ChangeResult, MosaicResult
+    from geounet.crossings import TransectResult
     from geounet.evaluate import Evaluation
     from geounet.evaluate import Progress as Judged
     from geounet.pipeline import Job, Progress, RunResult
@@ -59,6 +61,16 @@ class _Format(StrEnum):
     parquet = "parquet"
     fgb = "fgb"
     geojson = "geojson"
+
+
+class _Side(StrEnum):
+    left = "left"
+    right = "right"
+
+
+class _Pick(StrEnum):
+    first = "first"
+    last = "last"
 
 
 def main() -> NoReturn:
@@ -449,6 +461,141 @@ def _print_audit(found: Audit) -> None:
     ]
     header = ("scene", "size", "water", "unknown", "NDWI", "MNDWI", "r", "shift", "remarks")
     _print_table(header, rows, right=range(1, 8), bold=lambda row: bool(row[-1]))
+
+
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+_MinArea = Annotated[float, typer.Option(help="Least area of a polygon in m2.")]
+
+
+@app.command()
+def transects(
+    baseline: Annotated[
+        Path,
+        typer.Argument(help="Lines on land along the coast, or transects from land to sea."),
+    ],
+    sources: Annotated[
+        list[str], typer.Argument(help="One a date: a mask, a water probability or shorelines.")
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The table: .csv, .parquet or .gpkg.")
+    ] = Path("transects.csv"),
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            help="Metres between transects along the baseline.", show_default="lines are transects"
+        ),
+    ] = None,
+    length: Annotated[
+        float | None, typer.Option(help="Metres of each transect, with --spacing.")
+    ] = None,
+    side: Annotated[
+        _Side, typer.Option(help="Where the sea lies, seen along the baseline.")
+    ] = _Side.left,
+    pick: Annotated[
+        _Pick, typer.Option(help="Which crossing, where there are several, seen from land.")
+    ] = _Pick.first,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Measure where the shoreline of each date crosses transects, in metres from land."""
+    from geounet import crossings  # noqa: PLC0415 - keeps --help fast
+
+    crossings.check_table(output, overwrite=overwrite)
+    found = crossings.transects(
+        baseline, sources, spacing=spacing, length=length, side=side.value, pick=pick.value
+    )
+    found.write(output, overwrite=overwrite)
+    _say(_transects_record(found, output), as_json=as_json)
+
+
+def _transects_record(found: TransectResult, output: Path) -> dict[str, Any]:
+    distances = found.crossings["distance_m"]
+    dates = sorted(set(found.crossings["date"]) - {""})
+    return {
+        "transects": len(found.lines),
+        "sources": int(found.crossings["source"].size // max(len(found.lines), 1)),
+        "dates": f"{dates[0]} to {dates[-1]}" if dates else "not known",
+        "measured": int(distances.notna().sum()),
+        "not observed": int((~found.crossings["observed"]).sum()),
+        "table": str(output),
+    }
+
+
+@app.command()
+def change(
+    before: Annotated[str, typer.Argument(help="A mask.")],
+    after: Annotated[str, typer.Argument(help="A mask of a later date.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
+        "out"
+    ),
+    format: Annotated[_Format, typer.Option(help="Format of the polygons.")] = _Format.gpkg,  # noqa: A002
+    min_area: _MinArea = 0.0,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Compare two masks: water gained, lost, unchanged, unknown; a raster, polygons and areas."""
+    from geounet import compare  # noqa: PLC0415 - keeps --help fast
+
+    result = compare.change(
+        before,
+        after,
+        output=output,
+        format=format.value,
+        min_area=min_area,
+        overwrite=overwrite,
+    )
+    note = {"aligned": "the second mask took the nearest pixel"} if result.aligned else {}
+    _say(
+        result.as_dict() if as_json else {**_areas(result), **note, **_paths(result)},
+        as_json=as_json,
+    )
+
+
+@app.command()
+def mosaic(
+    masks: Annotated[list[str], typer.Argument(help="Masks of one date, of any zones.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The mosaic.")] = Path(
+        "mosaic.tif"
+    ),
+    crs: Annotated[
+        str | None, typer.Option(help="Of the mosaic: EPSG:32633, …", show_default="the first's")
+    ] = None,
+    format: Annotated[_Format, typer.Option(help="Format of the polygons.")] = _Format.gpkg,  # noqa: A002
+    min_area: _MinArea = 0.0,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Merge masks that overlap or adjoin, and trace the water of the whole."""
+    from geounet import compare  # noqa: PLC0415 - keeps --help fast
+
+    result = compare.mosaic(
+        masks,
+        output=output,
+        crs=crs,
+        format=format.value,
+        min_area=min_area,
+        overwrite=overwrite,
+    )
+    record = {
+        **_areas(result),
+        "water bodies": f"{result.polygons} polygons",
+        "size": f"{result.size[0]} x {result.size[1]} pixels",
+        "crs": result.crs,
+        "overlaps": "the surest wins" if result.by_confidence else "the first given wins",
+        **_paths(result),
+    }
+    _say(result.as_dict() if as_json else record, as_json=as_json)
+
+
+def _areas(result: ChangeResult | MosaicResult) -> dict[str, str]:
+    return {name: f"{area:.3f} km2" for name, area in result.area_km2.items()}
+
+
+def _paths(result: ChangeResult | MosaicResult) -> dict[str, str]:
+    return {kind: str(path) for kind, path in result.outputs.items()}
 
 
 @app.command()

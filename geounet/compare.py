@@ -14,7 +14,7 @@ import math
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import geopandas as gpd
 import numpy as np
@@ -33,7 +33,7 @@ from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE, RasterWriter, mask_writer
 from geounet.scene import Grid
 from geounet.staging import check_free, staged
-from geounet.vectors import Polygonizer, write_polygons
+from geounet.vectors import Polygonizer, pyproj_crs, write_polygons
 
 if TYPE_CHECKING:
     import os
@@ -51,7 +51,6 @@ __all__ = [
     "grid_of",
     "mosaic",
     "open_raster",
-    "pyproj_crs",
 ]
 
 Bytes: TypeAlias = "NDArray[np.uint8]"
@@ -219,12 +218,8 @@ def _beside(own: Grid, crs: CRS | None, near: float) -> Grid:
 
 def _turn(crs: CRS) -> float:
     """A whole turn in the units of a geographic CRS."""
-    return 2 * math.pi / float(pyproj_crs(crs).axis_info[0].unit_conversion_factor)
-
-
-def pyproj_crs(crs: CRS) -> pyproj.CRS:
-    """The same CRS for pyproj."""
-    return pyproj.CRS.from_wkt(crs.to_wkt(version="WKT2_2019"))
+    known = cast("pyproj.CRS", pyproj_crs(crs))
+    return 2 * math.pi / float(known.axis_info[0].unit_conversion_factor)
 
 
 def _outline(own: Grid, crs: CRS | None, near: float | None = None) -> Floats:

@@ -15,7 +15,7 @@ import re
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -29,10 +29,12 @@ from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geounet.compare import along, check_codes, grid_of, open_raster, pyproj_crs
+from geounet.compare import along, check_codes, grid_of, open_raster
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.outlines import acquisition_time
 from geounet.staging import check_free, staged
+from geounet.vectors import pyproj_crs
 
 if TYPE_CHECKING:
     import os
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["TransectResult", "transects"]
+__all__ = ["TransectResult", "check_table", "transects"]
 
 Ints: TypeAlias = "NDArray[Any]"
 Bytes: TypeAlias = "NDArray[np.uint8]"
@@ -57,7 +59,6 @@ _STEPS = 4
 """Steps by which each square between pixel centres is passed."""
 _MOST_TRANSECTS = 1_000_000
 _NAME_COLUMNS = ("transect", "transect_id", "id", "name")
-_DATE_TAGS = ("ACQUISITION", "ACQUISITION_TIME", "TIFFTAG_DATETIME")
 _DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4})(-?)(\d{2})\2(\d{2})(?!\d)")
 
 
@@ -68,9 +69,10 @@ class TransectResult:
     lines: gpd.GeoDataFrame
     """`transect`, `length_m`, and the line, from land to sea."""
     crossings: gpd.GeoDataFrame
-    """For each source and transect: `transect`, `source` (file name), `date` (ISO 8601, empty if
-    not known), `distance_m` from the transect's origin (NaN where there is none), `n_crossings`,
-    `observed`, and the point of the crossing in the CRS of the transects."""
+    """For each source and transect: `transect`, `source` (file name), `date` (ISO 8601, from the
+    file's tags or its name; empty if not known), `distance_m` from the transect's origin (NaN where
+    there is none), `n_crossings`, `observed`, and the point of the crossing in the CRS of the
+    transects."""
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the table: .csv without geometry, .parquet (GeoParquet), or .gpkg with both layers.
@@ -80,8 +82,7 @@ class TransectResult:
             OutputError: the file exists and may not be replaced, or cannot be written.
         """
         path = Path(path)
-        check_table_path(path)
-        check_free({"table": path}, overwrite=overwrite)
+        check_table(path, overwrite=overwrite)
         with staged({"table": path}) as drafts:
             try:
                 _write(self, drafts["table"])
@@ -90,14 +91,16 @@ class TransectResult:
         return path
 
 
-def check_table_path(path: Path) -> None:
-    """Refuse a table that is neither CSV nor GeoParquet nor GeoPackage.
+def check_table(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a table of another format, and one that exists and may not be replaced.
 
     Raises:
-        ConfigError: as said.
+        ConfigError: the suffix is none of .csv, .parquet and .gpkg.
+        OutputError: the file exists.
     """
     if path.suffix.lower() not in (".csv", ".parquet", ".gpkg"):
         raise ConfigError(f"the table is a .csv, .parquet or .gpkg file; got {str(path)!r}.")
+    check_free({"table": path}, overwrite=overwrite)
 
 
 def _write(result: TransectResult, path: Path) -> None:
@@ -393,12 +396,21 @@ def _meet(
     name = Path(source).name
     raster = _raster_or_none(source)
     if raster is None:
-        return name, _date({}, name), _meet_lines(source, _read_vectors(source), paths, crs)
+        shores = _read_vectors(source)
+        when = _date_of_lines(shores) or _date_in_name(name)
+        return name, when, _meet_lines(source, shores, paths, crs)
     try:
         with raster, rasterio.Env(GDAL_CACHEMAX=256 << 20):
-            return name, _date(raster.tags(), name), _meet_raster(source, raster, paths, crs)
+            when = acquisition_time(source) or _date_in_name(name)
+            return name, when, _meet_raster(source, raster, paths, crs)
     except RasterioError as error:
         raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
+
+
+def _date_of_lines(shores: gpd.GeoDataFrame) -> str:
+    """The acquisition time that all lines of a file share; empty if there is none."""
+    times = {str(time) for time in shores.get("acquired", ())}
+    return times.pop() if len(times) == 1 else ""
 
 
 def _raster_or_none(source: str | os.PathLike[str]) -> rasterio.DatasetReader | None:
@@ -410,16 +422,8 @@ def _raster_or_none(source: str | os.PathLike[str]) -> rasterio.DatasetReader | 
         return None
 
 
-def _date(tags: dict[str, str], name: str) -> str:
-    """ISO 8601 from a raster's tags or a file's name; empty if neither tells."""
-    for tag in _DATE_TAGS:
-        text = tags.get(tag, "").strip()
-        if re.match(r"\d{4}:\d{2}:\d{2}", text):  # as TIFF writes it
-            text = text[:10].replace(":", "-") + text[10:]
-        try:
-            return datetime.fromisoformat(text).isoformat()
-        except ValueError:
-            continue
+def _date_in_name(name: str) -> str:
+    """The first date in a file's name, as 20240131 or 2024-01-31; empty if there is none."""
     for year, _, month, day in _DATE_IN_NAME.findall(name):
         try:
             return date(int(year), int(month), int(day)).isoformat()
@@ -523,7 +527,7 @@ def _meet_raster(
             f"{source} has {raster.count} bands of type {', '.join(sorted(set(raster.dtypes)))} "
             f"with scale {raster.scales[0]:g}."
         )
-    own = pyproj_crs(raster.crs) if raster.crs else None
+    own = pyproj_crs(raster.crs)
     move = _mover(source, own, crs)
     middle = along(raster.transform, np.array([(raster.width / 2, raster.height / 2)]))[0, 0]
     beside = _mask_beside(source) if smooth else None
