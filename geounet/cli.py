@@ -56,6 +56,11 @@ class _Blend(StrEnum):
     none = "none"
 
 
+class _Edges(StrEnum):
+    pixel = "pixel"
+    contour = "contour"
+
+
 class _Format(StrEnum):
     gpkg = "gpkg"
     parquet = "parquet"
@@ -142,6 +147,27 @@ _Nodata = Annotated[
     typer.Option(help="Stored number that means 'not observed'.", show_default="the file's"),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_EdgesOption = Annotated[
+    _Edges,
+    typer.Option(help="Polygons along pixel edges, or through pixels at the threshold's level."),
+]
+_OutFormat = Annotated[_Format, typer.Option(help="Format of the polygons and shorelines.")]
+_Threshold = Annotated[float, typer.Option(help="Least probability of water.")]
+_ToCrs = Annotated[
+    str | None,
+    typer.Option(help="CRS of polygons and shorelines: EPSG:4326, …", show_default="the raster's"),
+]
+_Connectivity = Annotated[
+    int, typer.Option(help="8 joins pixels that touch at a corner only, 4 does not.")
+]
+_MinArea = Annotated[float, typer.Option(help="Least area of a polygon in m2.")]
+_FillHoles = Annotated[
+    float, typer.Option(help="Fill holes up to this many m2, with what lies in them.")
+]
+_Simplify = Annotated[
+    float, typer.Option(help="Take out detail below this many metres; shared edges stay shared.")
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 
 
 @app.command()
@@ -166,7 +192,7 @@ def run(
         typer.Option(help="Pixels that windows share at least.", show_default="the model's"),
     ] = None,
     blend: Annotated[_Blend, typer.Option(help="How windows fade into each other.")] = _Blend.hann,
-    threshold: Annotated[float, typer.Option(help="Least probability of water.")] = 0.5,
+    threshold: _Threshold = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch: Annotated[
         int | None,
@@ -176,17 +202,20 @@ def run(
         bool, typer.Option("--probability", help="Also write the water probability.")
     ] = False,
     polygons: Annotated[bool, typer.Option(help="Write the water's polygons.")] = True,
-    format: Annotated[_Format, typer.Option(help="Format of the polygons.")] = _Format.gpkg,  # noqa: A002
-    min_area: Annotated[float, typer.Option(help="Least area of a polygon in m2.")] = 0.0,
-    connectivity: Annotated[
-        int, typer.Option(help="8 joins pixels that touch at a corner only, 4 does not.")
-    ] = 4,
+    edges: _EdgesOption = _Edges.pixel,
+    shoreline: Annotated[
+        bool, typer.Option("--shoreline", help="Also write lines with the water on their left.")
+    ] = False,
+    format: _OutFormat = _Format.gpkg,  # noqa: A002
+    to_crs: _ToCrs = None,
+    min_area: _MinArea = 0.0,
+    fill_holes: _FillHoles = 0.0,
+    simplify: _Simplify = 0.0,
+    connectivity: _Connectivity = 4,
     quicklook: Annotated[
         bool, typer.Option("--quicklook", help="Also write a PNG of scene and water.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist.")
-    ] = False,
+    overwrite: _Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
@@ -214,8 +243,13 @@ def run(
         "batch": batch,
         "probability": probability,
         "polygons": polygons,
+        "edges": edges.value,
+        "shoreline": shoreline,
         "format": format.value,
+        "to_crs": to_crs,
         "min_area": min_area,
+        "fill_holes": fill_holes,
+        "simplify": simplify,
         "connectivity": connectivity,
         "overwrite": overwrite,
     }
@@ -238,6 +272,69 @@ def run(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     if first and (not quiet or as_json):
         _say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
+
+
+@app.command()
+def vectorize(
+    raster: Annotated[
+        Path, typer.Argument(help="A mask of geounet's codes, or a water probability.")
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; shorelines get the same name with _shoreline.",
+            show_default="beside the raster",
+        ),
+    ] = None,
+    probability: Annotated[
+        Path | None, typer.Option(help="The probability that belongs to the mask.")
+    ] = None,
+    edges: _EdgesOption = _Edges.pixel,
+    threshold: _Threshold = 0.5,
+    code: Annotated[int, typer.Option(help="Mask value whose polygons are wanted.")] = 1,
+    connectivity: _Connectivity = 4,
+    shoreline: Annotated[
+        bool, typer.Option("--shoreline", help="Also write lines with the water on their left.")
+    ] = False,
+    format: Annotated[  # noqa: A002
+        _Format | None,
+        typer.Option(
+            help="Format of the polygons and shorelines.", show_default="the output's, else gpkg"
+        ),
+    ] = None,
+    to_crs: _ToCrs = None,
+    min_area: _MinArea = 0.0,
+    fill_holes: _FillHoles = 0.0,
+    simplify: _Simplify = 0.0,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+) -> None:
+    """Turn a mask or a water probability into polygons, and shorelines."""
+    from geounet import outlines  # noqa: PLC0415 - keeps --help fast
+
+    shaping = outlines.Shaping(
+        edges=edges.value,
+        threshold=threshold,
+        connectivity=connectivity,  # type: ignore[arg-type] # checked there
+        code=code,
+        min_area=min_area,
+        fill_holes=fill_holes,
+        simplify=simplify,
+    )
+    made = outlines.vectorize_to_files(
+        raster,
+        output,
+        probability=probability,
+        shaping=shaping,
+        shoreline=shoreline,
+        format=format.value if format else None,
+        to_crs=to_crs,
+        overwrite=overwrite,
+    )
+    _say({name: str(value) for name, value in made.items()}, as_json=as_json)
 
 
 @app.command()
@@ -461,10 +558,6 @@ def _print_audit(found: Audit) -> None:
     ]
     header = ("scene", "size", "water", "unknown", "NDWI", "MNDWI", "r", "shift", "remarks")
     _print_table(header, rows, right=range(1, 8), bold=lambda row: bool(row[-1]))
-
-
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-_MinArea = Annotated[float, typer.Option(help="Least area of a polygon in m2.")]
 
 
 @app.command()

@@ -9,9 +9,12 @@ Clean-up looks at whole polygons and works in pixels, so that it means the same 
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import geopandas as gpd
@@ -29,10 +32,13 @@ from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.vectors import (
     PixelPolygons,
     Polygonizer,
+    check_writable,
     ground_areas,
     ground_measures,
     on_map,
     pyproj_crs,
+    write_polygons,
+    write_shorelines,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +47,17 @@ if TYPE_CHECKING:
 
     from affine import Affine
 
-__all__ = ["Outliner", "Outlines", "Shaping", "check_crs", "vectorize"]
+    from geounet.vectors import Format
+
+__all__ = [
+    "Outliner",
+    "Outlines",
+    "Shaping",
+    "acquisition_time",
+    "check_crs",
+    "vectorize",
+    "vectorize_to_files",
+]
 
 Bools: TypeAlias = NDArray[np.bool_]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -91,6 +107,9 @@ class Shaping:
             value = getattr(self, name)
             if not (value >= 0 and np.isfinite(value)):
                 raise ConfigError(f"{name} is a number, 0 or more; got {value!r}.")
+        if self.connectivity not in (4, 8):
+            raise ConfigError(f"The connectivity is 4 or 8; got {self.connectivity!r}.")
+        level_of(self.threshold)
         if self.edges not in ("pixel", "contour"):
             raise ConfigError(f"The edges are pixel or contour; got {self.edges!r}.")
         if self.edges == "contour" and (self.connectivity, self.code) != (4, 1):
@@ -549,6 +568,45 @@ def check_crs(to_crs: str | None, crs: object) -> None:
 # -- files -----------------------------------------------------------------------------------------
 
 
+_TIME_TAGS = (
+    "ACQUIRED",
+    "ACQUISITION_DATETIME",
+    "ACQUISITIONDATETIME",
+    "ACQUISITION_DATE",
+    "DATE_ACQUIRED",
+    "DATATAKE_1_DATATAKE_SENSING_START",
+    "PRODUCT_START_TIME",
+    "SENSING_TIME",
+    "DATETIME",
+    "TIFFTAG_DATETIME",
+)
+"""Where files say when they were taken, the surest first: what geounet and GDAL's readers write."""
+
+
+def acquisition_time(path: str | os.PathLike[str]) -> str | None:
+    """When a raster was acquired, in ISO 8601, if its tags say it.
+
+    TIFF's own date comes last: strictly it is the time when the image was made.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            tags = {**source.tags(ns="IMAGERY"), **source.tags()}
+    tags = {name.upper(): text for name, text in tags.items()}
+    times = (_iso_time(tags.get(name, "")) for name in _TIME_TAGS)
+    return next((time for time in times if time), None)
+
+
+def _iso_time(text: str) -> str | None:
+    """A time as ISO 8601; TIFF writes 2023:05:01 10:50:31."""
+    text = re.sub(r"^(\d{4}):(\d{2}):(\d{2})", r"\1-\2-\3", text.strip())
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return text.replace(" ", "T")
+
+
 @dataclass(frozen=True)
 class Outlines:
     """What `vectorize` found."""
@@ -597,6 +655,54 @@ def vectorize(
             return Outlines(polygons, lines)
     except RasterioError as error:
         raise SceneError(f"{path} cannot be read: {error}.") from error
+
+
+def vectorize_to_files(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    probability: str | os.PathLike[str] | None = None,
+    shaping: Shaping | None = None,
+    shoreline: bool = False,
+    format: Format | None = None,  # noqa: A002
+    to_crs: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Like `vectorize`, and write what was found.
+
+    Args:
+        path: As for `vectorize`.
+        output: File of the polygons; by default beside the raster, under its name. Shorelines
+            get the same name with "_shoreline".
+        probability: As for `vectorize`.
+        shaping: As for `vectorize`.
+        shoreline: As for `vectorize`.
+        format: "gpkg", "parquet", "fgb" or "geojson"; by default what the output's suffix says.
+        to_crs: As for `vectorize`.
+        overwrite: Whether existing files may be replaced.
+
+    Returns:
+        The files by kind, "polygons" and "shoreline".
+
+    Raises:
+        SceneError: As `vectorize`.
+        ConfigError: As `vectorize`, or if the format is unknown.
+        OutputError: If a file exists and may not be replaced, or cannot be written.
+    """
+    path = Path(path)
+    target = Path(output) if output else path.with_suffix(f".{format or 'gpkg'}")
+    paths = {"polygons": target}
+    if shoreline:
+        paths["shoreline"] = target.with_name(f"{target.stem}_shoreline{target.suffix}")
+    for one in paths.values():
+        check_writable(one, format, overwrite=overwrite)
+    found = vectorize(
+        path, probability=probability, shaping=shaping, shoreline=shoreline, to_crs=to_crs
+    )
+    write_polygons(found.polygons, paths["polygons"], format=format, overwrite=overwrite)
+    if found.shorelines is not None:
+        write_shorelines(found.shorelines, paths["shoreline"], format=format, overwrite=overwrite)
+    return paths
 
 
 def _open_pair(
@@ -661,6 +767,5 @@ def _read(
 
 def _provenance(source: rasterio.DatasetReader) -> dict[str, str]:
     """Scene and time, as a run writes them into the tags of its rasters."""
-    tags = source.tags()
-    names = {"source": "SOURCE", "acquired": "ACQUIRED"}
-    return {column: tags[tag] for column, tag in names.items() if tags.get(tag)}
+    tags = {"SOURCE": Path(source.name).name, **source.tags()}
+    return {name.lower(): tags[name] for name in ("SOURCE", "ACQUIRED") if tags.get(name)}

@@ -30,9 +30,10 @@ from geounet.blending import BlendWindow, StripBlender
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
 from geounet.mask import CLASSES, mask_writer, probability_writer
 from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands
+from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
 from geounet.scene import Grid, Scene, open_scene
 from geounet.tiling import Window, WindowPlan
-from geounet.vectors import Polygonizer, write_polygons
+from geounet.vectors import write_polygons, write_shorelines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -90,12 +91,22 @@ class RunConfig(BaseModel):
     """Also write the water probability."""
     polygons: bool = True
     """Write the water's polygons."""
+    edges: Literal["pixel", "contour"] = "pixel"
+    """Polygons along pixel edges, or through the pixels at the threshold's level."""
+    shoreline: bool = False
+    """Also write the shorelines: lines with the water on their left."""
     format: Literal["gpkg", "parquet", "fgb", "geojson"] = "gpkg"
-    """Format of the polygons."""
+    """Format of the polygons and shorelines."""
+    to_crs: str | None = None
+    """CRS of the polygons and shorelines, like ``EPSG:4326``; None takes the scene's."""
     min_area: float = Field(default=0.0, ge=0)
     """Least area of a polygon in square metres."""
     connectivity: Literal[4, 8] = 4
     """Whether pixels that touch at a corner only belong together (8) or not (4)."""
+    fill_holes: float = Field(default=0.0, ge=0)
+    """Greatest area in square metres of holes that are filled, with what lies in them."""
+    simplify: float = Field(default=0.0, ge=0)
+    """Detail of the polygons in metres to take out."""
     overwrite: bool = False
     """Replace outputs that exist."""
 
@@ -112,6 +123,21 @@ class RunConfig(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"][:1])
             raise ConfigError(f"{name}: {first['msg']}; got {first['input']!r}.") from error
+
+    def shaping(self) -> Shaping:
+        """What polygons look like.
+
+        Raises:
+            ConfigError: contours with connectivity 8.
+        """
+        return Shaping(
+            edges=self.edges,
+            threshold=self.threshold,
+            connectivity=self.connectivity,
+            min_area=self.min_area,
+            fill_holes=self.fill_holes,
+            simplify=self.simplify,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +196,8 @@ class Job:
         paths = {"mask": base.with_name(f"{base.name}_mask.tif")}
         if self.config.polygons:
             paths["polygons"] = base.with_name(f"{base.name}_water.{self.config.format}")
+        if self.config.shoreline:
+            paths["shoreline"] = base.with_name(f"{base.name}_shoreline.{self.config.format}")
         if self.config.probability:
             paths["probability"] = base.with_name(f"{base.name}_probability.tif")
         return paths
@@ -186,7 +214,9 @@ class Job:
     def tags(self) -> dict[str, str]:
         """Provenance, for the outputs."""
         spec, radiometry = self.model.spec, self.scene.radiometry
+        acquired = acquisition_time(self.scene.uri)
         return {
+            **({"ACQUIRED": acquired} if acquired else {}),
             "GEOUNET_VERSION": geounet.__version__,
             "MODEL": f"{spec.name} {spec.version}",
             "MODEL_SHA256": self.model.digest,
@@ -209,7 +239,7 @@ class RunResult:
     """What a run made."""
 
     outputs: dict[str, Path]
-    """Files by kind: ``mask``, ``polygons``, ``probability``."""
+    """Files by kind: ``mask``, ``polygons``, ``shoreline``, ``probability``."""
     area_km2: dict[str, float]
     """True area of each class in square kilometres."""
     pixels: dict[str, int]
@@ -269,7 +299,10 @@ def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
     """Like `prepare`, for a scene and a model that are at hand."""
     inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     plan = _plan(scene.grid, model, config)
-    if config.polygons and config.format == "geojson" and scene.grid.crs is None:
+    config.shaping()
+    outlined = config.polygons or config.shoreline
+    check_crs(config.to_crs if outlined else None, scene.grid.crs)
+    if outlined and config.format == "geojson" and scene.grid.crs is None:
         raise ConfigError(
             f"GeoJSON is in WGS 84 (RFC 7946) and {scene.uri} has no CRS. "
             f"Use --format gpkg, parquet or fgb."
@@ -501,10 +534,13 @@ class _Outputs:
             if "probability" in paths
             else None
         )
-        self._polygonizer = (
-            Polygonizer(grid.width, connectivity=job.config.connectivity)
-            if "polygons" in paths
-            else None
+        self._extra = {name.lower(): tags[name] for name in ("SOURCE", "ACQUIRED") if name in tags}
+        self._outliner = Outliner(
+            grid.width,
+            job.config.shaping(),
+            polygons="polygons" in paths,
+            shoreline="shoreline" in paths,
+            probability=True,
         )
         self._pixel_areas = grid.pixel_areas()
         self.pixels = dict.fromkeys(CLASSES, 0)
@@ -519,18 +555,20 @@ class _Outputs:
         self._mask.write(strip.codes)
         if self._probability:
             self._probability.write(strip.probability)
-        if self._polygonizer:
-            self._polygonizer.add(strip.codes)
+        self._outliner.add(strip.codes, strip.probability)
 
-    def write_polygons(self, job: Job, path: Path) -> int:
-        if not self._polygonizer:
-            return 0
-        grid = job.scene.grid
-        frame = self._polygonizer.finish().to_frame(
-            grid.transform, grid.crs, min_area=job.config.min_area
-        )
-        write_polygons(frame, path, format=job.config.format)
-        return len(frame)
+    def write_outlines(self, job: Job, paths: dict[str, Path]) -> int:
+        """Write polygons and shorelines; returns the number of polygons."""
+        grid, count = job.scene.grid, 0
+        where = grid.transform, grid.crs
+        if "polygons" in paths:
+            frame = self._outliner.polygons(*where, to_crs=job.config.to_crs, extra=self._extra)
+            write_polygons(frame, paths["polygons"], format=job.config.format)
+            count = len(frame)
+        if "shoreline" in paths:
+            lines = self._outliner.shorelines(*where, to_crs=job.config.to_crs, extra=self._extra)
+            write_shorelines(lines, paths["shoreline"], format=job.config.format)
+        return count
 
 
 def run(
@@ -607,7 +645,7 @@ def _write(
                         waiting.popleft().result()
             for future in waiting:
                 future.result()
-            polygons = submit("polygons", outputs.write_polygons, job, paths.get("polygons"))
+            polygons = submit("polygons", outputs.write_outlines, job, paths)
             polygons.result()
         except BaseException as error:
             pool.submit(stack.__exit__, type(error), error, error.__traceback__).result()

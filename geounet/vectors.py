@@ -1098,8 +1098,7 @@ def _save(
             f"GeoJSON is in WGS 84 (RFC 7946) and these {layer} have no CRS; "
             "give the scene one, or write gpkg, parquet or fgb."
         )
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputError(f"The output {path} exists; name another one or allow overwriting.")
+    check_writable(path, name, overwrite=overwrite)
     try:
         with _beside(path) as folder:
             draft = folder / f"{layer}.{kind}"
@@ -1110,6 +1109,20 @@ def _save(
             raise
         raise OutputError(f"The output {path} cannot be written: {error}") from error
     return path
+
+
+def check_writable(path: Path, name: Format | None, *, overwrite: bool) -> None:
+    """Check before the work is done what `write_polygons` will refuse.
+
+    Raises:
+        ConfigError: If the format is unknown.
+        OutputError: If the file exists and may not be replaced, or its folder does not.
+    """
+    _format(path, name)
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OutputError(f"The output {path} exists; name another one or allow overwriting.")
+    if not path.parent.is_dir():
+        raise OutputError(f"The output's folder must exist; there is no {path.parent}.")
 
 
 def _format(path: Path, name: str | None) -> Format:

@@ -765,10 +765,10 @@ def _fails_at_the_last_strip(monkeypatch):
 
 
 def _fails_at_tracing(monkeypatch):
-    def fail(self, rows):
+    def fail(self, codes, probability):
         raise RuntimeError("the polygons fell over")
 
-    monkeypatch.setattr(pipeline.Polygonizer, "add", fail)
+    monkeypatch.setattr(pipeline.Outliner, "add", fail)
     return RuntimeError, "the polygons fell over"
 
 
