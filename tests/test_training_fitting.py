@@ -286,6 +286,22 @@ def test_a_rate_that_makes_the_loss_no_number_names_the_batch(tmp_path):
         train(config(tmp_path, **wild))
 
 
+def test_a_batch_that_does_not_fit_the_gpu(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(fitting, "_train", full)
+    with pytest.raises(ConfigError, match=r"batch 2 of window 32 does not\. Lower batch"):
+        train(config(tmp_path))
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    made(tmp_path / "scenes")
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(OutputError, match="must be writable"):
+        train(config(tmp_path))
+
+
 @contextmanager
 def little_space(size):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -305,8 +321,9 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
 
     with pytest.raises(Killed):
         train(config(tmp_path), on_progress=kill)
-    with little_space(3000), pytest.raises(OutputError):
-        train(config(tmp_path))
+    for size in (100, 3000):  # not even a text, not the checkpoint
+        with little_space(size), pytest.raises(OutputError):
+            train(config(tmp_path))
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
     assert train(config(tmp_path)).steps == 6
 

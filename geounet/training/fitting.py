@@ -18,7 +18,7 @@ import json
 import math
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -155,8 +155,15 @@ def train(
         OutputError: an output cannot be written.
     """
     device = resolve_device(config.device)
-    with _joined_processes(device) as device:
-        return _train(config, device, on_progress)
+    try:
+        with _joined_processes(device) as device:
+            return _train(config, device, on_progress)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ConfigError(
+            f"a batch must fit the memory of {device}; batch {config.batch} of window "
+            f"{config.window} does not. Lower batch (and raise optimiser.accumulate), lower "
+            f"window, or set gradient_checkpointing."
+        ) from error
 
 
 def _train(
@@ -816,6 +823,8 @@ def _write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OutputError(
             f"an output must be writable: {path}: {error}. Check the folder and the free space."
         ) from error

@@ -88,16 +88,17 @@ class SceneSource:
         rows = _Places.of(row - self.margin, height, self.area.height, self.margin)
         cols = _Places.of(col - self.margin, width, self.area.width, self.margin)
         window = Window(rows.start, cols.start, rows.count, cols.count)
-        dn, valid, labels = self._stored(window)
-        grid = np.ix_(rows.index, cols.index)
-        valid = valid[grid] & rows.inside[:, None] & cols.inside
-        number = dn[:, grid[0], grid[1]][list(self._inputs.take)].astype(np.float32)
-        seen = valid & (self._gain != 0)
-        lit = np.maximum(np.nan_to_num(number) * self._gain + self._bias, _LEAST)
-        own = valid & rows.own[:, None] & cols.own
-        known = own & (labels[grid] != UNKNOWN)
-        allowed = np.where(known, 1 << np.minimum(labels[grid], 7), 0).astype(np.uint8)
-        pixels = np.where(seen, lit, 0).astype(np.float32)
+        dn, valid, labels = (_pick(array, rows, cols) for array in self._stored(window))
+        inside = valid & rows.inside[:, None] & cols.inside
+        known = inside & rows.own[:, None] & cols.own & (labels != UNKNOWN)
+        allowed = np.where(known, 1 << np.minimum(labels, 7), 0).astype(np.uint8)
+        pixels = dn[list(self._inputs.take)].astype(np.float32)
+        if np.issubdtype(dn.dtype, np.floating):
+            np.nan_to_num(pixels, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        pixels *= self._gain
+        pixels += self._bias
+        np.maximum(pixels, _LEAST, out=pixels)
+        pixels *= inside & (self._gain != 0)
         return torch.from_numpy(pixels), torch.from_numpy(allowed)
 
     def _stored(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
@@ -115,6 +116,13 @@ class SceneSource:
         return tile.dn, tile.valid, self._labels.read(there)
 
 
+def _pick(array: NDArray[Any], rows: _Places, cols: _Places) -> NDArray[Any]:
+    """The window's pixels, mirrored ones included, of those that were read for it."""
+    if rows.plain and cols.plain:
+        return array
+    return array.take(rows.index, -2).take(cols.index, -1)
+
+
 @dataclass(frozen=True, eq=False)
 class _Places:
     """Where the pixels of a window come from along one axis."""
@@ -129,6 +137,11 @@ class _Places:
     """Whether it lies in the scene or its mirrored margin."""
     own: NDArray[np.bool_]
     """Whether it lies in the scene."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the window is what was read, pixel by pixel."""
+        return self.count == len(self.index) and bool(self.own.all())
 
     @classmethod
     def of(cls, start: int, size: int, extent: int, margin: int) -> _Places:
