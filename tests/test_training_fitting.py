@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -199,8 +200,22 @@ def test_a_single_site_is_split_by_rows_and_says_so(tmp_path):
 def test_a_folder_for_validation(tmp_path):
     made(tmp_path / "scenes", "a")
     made(tmp_path / "kept", "v", seed=5)
-    result = train(config(tmp_path, valid=[tmp_path / "kept"], steps=1))
+    with pytest.warns(GeounetWarning, match="share the sites a: the figures will flatter"):
+        result = train(config(tmp_path, valid=[tmp_path / "kept"], steps=1))
     assert (result.train, result.valid) == (("a",), ("v",))
+    made(tmp_path / "kept", "v", seed=5, east=700000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GeounetWarning)
+        train(config(tmp_path, valid=[tmp_path / "kept"], steps=1, output=tmp_path / "apart"))
+
+
+def test_without_matplotlib_the_model_is_still_made(tmp_path, monkeypatch):
+    made(tmp_path / "scenes")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.warns(GeounetWarning, match="complete, but pictures need matplotlib"):
+        result = train(config(tmp_path, steps=1))
+    assert set(result.outputs) == {"model", "checkpoint", "metrics"}
+    assert load_model(result.model)
 
 
 def test_optional_bands_may_be_missing(tmp_path):

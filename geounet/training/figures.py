@@ -1,6 +1,6 @@
 """Pictures of a training: curves, predictions beside their labels, and contact sheets of labels.
 
-They need matplotlib (of the ``train`` extra); `ImportError` says that it is missing.
+They need matplotlib (of the ``train`` extra); `ConfigError` says that it is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geounet.errors import OutputError
+from geounet.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,8 +155,10 @@ def _bare(grid: NDArray[Any]) -> None:
 
 def _figure(width: float, height: float) -> Any:
     """A figure without pyplot, whose state belongs to whoever calls."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - of the train extra
-
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - of the train extra
+    except ImportError as error:
+        raise ConfigError("pictures need matplotlib. Install geounet[train].") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -293,6 +293,7 @@ def _split(
         _Part(pair, site, area, site in kept)
         for pair, site, area in zip(pairs, sites, whole, strict=True)
     ]
+    _warn_of_shared_sites(config, pairs, valid)
     parts += [
         _Part(pair, pair.name, Window(0, 0, *pair.scene.grid.shape), valid=True) for pair in valid
     ]
@@ -306,6 +307,20 @@ def _split(
         stacklevel=4,
     )
     return [half for part in parts for half in _halves(part, config.valid_share)]
+
+
+def _warn_of_shared_sites(
+    config: TrainConfig, pairs: Sequence[Pair], valid: Sequence[Pair]
+) -> None:
+    sites = sites_of([p.scene for p in (*pairs, *valid)], config.site_pattern)
+    shared = set(sites[: len(pairs)]) & set(sites[len(pairs) :])
+    if shared:
+        warnings.warn(
+            f"scenes to learn and to validate on share the sites {', '.join(sorted(shared))}: the "
+            f"figures will flatter the model.",
+            GeounetWarning,
+            stacklevel=5,
+        )
 
 
 def _halves(part: _Part, share: float) -> tuple[_Part, _Part]:
@@ -764,12 +779,8 @@ def _finish(
                 outputs["samples"] = draw_samples(
                     samples, [b.common_name for b in data.spec.bands], config.output / "samples.png"
                 )
-        except ImportError:
-            warnings.warn(
-                "curves and samples were not drawn: matplotlib is missing. Install geounet[train].",
-                GeounetWarning,
-                stacklevel=3,
-            )
+        except ConfigError as error:
+            warnings.warn(f"the model is complete, but {error}", GeounetWarning, stacklevel=4)
     diary.close()
     return TrainResult(
         model=path,

@@ -213,7 +213,9 @@ def sites_of(scenes: Sequence[Scene], pattern: str = "") -> tuple[str, ...]:
     site = list(range(len(scenes)))
     for i, box in enumerate(boxes):
         for j in range(i):
-            if box is not None and boxes[j] is not None and box.intersects(boxes[j]):
+            if box is None or boxes[j] is None or site[i] == site[j]:
+                continue
+            if box.intersects(boxes[j]):
                 site = [site[j] if s == site[i] else s for s in site]
     return tuple(scenes[s].stem for s in site)
 
