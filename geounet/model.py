@@ -424,6 +424,18 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def _portable(dn: NDArray[Any]) -> NDArray[Any]:
+    """Stored numbers in a type that torch can move and index on every device.
+
+    It can't do so with unsigned ones of 16 bits: their bits travel as signed ones.
+    """
+    if dn.dtype == np.uint16:
+        return dn.view(np.int16)
+    if dn.dtype in (np.uint8, np.int16, np.int32, np.float32):
+        return dn
+    return dn.astype(np.float32)
+
+
 class TorchEngine:
     """Runs a model in PyTorch on one device; scores stay there until rows are finished.
 
@@ -480,7 +492,7 @@ class TorchEngine:
             Index of a window across and its probabilities [classes, tile, tile], float32 on the
             device. A window with nothing observed is left out.
         """
-        seen, rows = self.asarray(observed), self.asarray(dn)
+        seen, rows = self.asarray(observed), self.asarray(_portable(dn))
         spec, frame = self._spec, 2 * self._spec.margin
         size = (dn.shape[1] - frame, cols.tile)
         pad = [(spec.tile_remainder - side) % spec.tile_multiple for side in size]
@@ -493,11 +505,14 @@ class TorchEngine:
             if any(pad):
                 x = nn.functional.pad(x, (0, pad[1], 0, pad[0]))
                 m = nn.functional.pad(m, (0, pad[1], 0, pad[0]))
+            x = x[:, self._take]
+            if dn.dtype == np.uint16:
+                x = x.int() & 0xFFFF
             scores = self._probabilities(x, m)[:, :, : size[0], : size[1]]
             yield from zip(group, scores, strict=True)
 
     def _probabilities(self, dn: Tensor, observed: Tensor) -> Tensor:
-        x = self._network.normalise(dn[:, self._take], self._gain, self._bias, observed)
+        x = self._network.normalise(dn, self._gain, self._bias, observed)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
             logits = self._network.body(x)
