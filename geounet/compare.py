@@ -75,6 +75,9 @@ _CACHE_BYTES = 256 << 20
 """What GDAL may keep of decoded blocks."""
 _STRIP_PIXELS = 1 << 23
 """Pixels of the grid worked on at once."""
+_BAND = 256
+"""Columns whose pixels are taken for equally large in a row."""
+_MOST_BANDS = 64
 _SIDE_POINTS = 65
 """Points on each side of an outline that is projected."""
 _SPREAD = 100
@@ -171,6 +174,8 @@ class _Placed:
 
 def _place(path: str | os.PathLike[str], own: Grid, grid: Grid) -> _Placed:
     """Where a raster lies on a grid; its rows or columns are empty if it lies beside it."""
+    if own.crs is None and own != grid:
+        raise _no_crs()
     own = _beside(own, grid.crs, _middle(grid))
     offset = _lattice_offset(own, grid)
     if offset is not None:
@@ -251,10 +256,7 @@ def _moved(points: Floats, source: CRS | None, target: CRS | None) -> Floats:
     if source == target:
         return points
     if source is None or target is None:
-        raise SceneError(
-            "masks on grids that differ need a CRS each; one of them has none. Give it one "
-            "(gdal_edit.py -a_srs) or put both on one grid."
-        )
+        raise _no_crs()
     try:
         to_target = pyproj.Transformer.from_crs(
             pyproj_crs(source), pyproj_crs(target), always_xy=True
@@ -266,6 +268,13 @@ def _moved(points: Floats, source: CRS | None, target: CRS | None) -> Floats:
             f"{target.to_string()}: {error}. Give --crs or set the right CRS."
         ) from error
     return np.asarray(moved[np.isfinite(moved).all(axis=1)])
+
+
+def _no_crs() -> SceneError:
+    return SceneError(
+        "masks on grids that differ need a CRS each; one of them has none. Give it one "
+        "(gdal_edit.py -a_srs) or put both on one grid."
+    )
 
 
 def _box(outline: Floats, transform: Affine) -> tuple[int, int, int, int]:
@@ -316,10 +325,15 @@ def _record(result: ChangeResult | MosaicResult) -> dict[str, Any]:
 
 
 class _Tally:
-    """Pixels and true area of each code, counted by rows."""
+    """Pixels and true area of each code, counted by rows.
+
+    `Grid.pixel_areas` measures the middle column; a wide mosaic bends too much for one.
+    """
 
     def __init__(self, grid: Grid, names: Mapping[int, str]) -> None:
-        self._pixel_areas = grid.pixel_areas()
+        step = max(_BAND, -(-grid.width // _MOST_BANDS))
+        self._bands = [slice(left, left + step) for left in range(0, grid.width, step)]
+        self._pixel_areas = [_columns(grid, band).pixel_areas() / 1e6 for band in self._bands]
         self._names = names
         self._row = 0
         self.pixels = dict.fromkeys(names.values(), 0)
@@ -327,12 +341,21 @@ class _Tally:
 
     def add(self, codes: Bytes) -> None:
         """Take the next rows."""
-        areas = self._pixel_areas[self._row : self._row + len(codes)] / 1e6
-        for code, name in self._names.items():
-            counts = (codes == code).sum(axis=1)
-            self.pixels[name] += int(counts.sum())
-            self.area_km2[name] += float(counts @ areas)
+        rows = slice(self._row, self._row + len(codes))
+        for band, areas in zip(self._bands, self._pixel_areas, strict=True):
+            for code, name in self._names.items():
+                counts = (codes[:, band] == code).sum(axis=1)
+                self.pixels[name] += int(counts.sum())
+                self.area_km2[name] += float(counts @ areas[rows])
         self._row += len(codes)
+
+
+def _columns(grid: Grid, band: slice) -> Grid:
+    """A part of a grid, from its top to its bottom."""
+    a, b, _, d, e, _ = grid.transform[:6]
+    x, y = along(grid.transform, np.array([(band.start, 0)], np.float64))[0].tolist()
+    width = min(band.stop, grid.width) - band.start
+    return replace(grid, transform=Affine(a, b, x, d, e, y), width=width)
 
 
 def change(

@@ -1,0 +1,430 @@
+"""Change and mosaic: every pair of codes, grids that differ, zones, the antimeridian."""
+
+import json
+import warnings
+
+import geopandas
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.features import shapes
+from rio_cogeo.cogeo import cog_validate
+
+from geounet import compare
+from geounet.compare import CHANGES, change, mosaic
+from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+
+CODES = np.array([0, 1, 2, 255], np.uint8)
+X, Y = 500_000, 4_400_000
+UTM = Affine(10, 0, X, 0, -10, Y)
+COS, SIN = np.cos(np.radians(31)).item(), np.sin(np.radians(31)).item()
+ROTATED = Affine(10 * COS, 20 * SIN, X, 10 * SIN, -20 * COS, Y)
+
+
+@pytest.fixture
+def make_mask(make_raster):
+    def make(codes, name, **profile):
+        codes = np.asarray(codes, np.uint8)
+        return make_raster(codes[None], name, **{"nodata": 255, **profile})
+
+    return make
+
+
+@pytest.fixture
+def small_strips(monkeypatch):
+    """Strips of a few rows, so that small masks have many."""
+    monkeypatch.setattr(compare, "_STRIP_PIXELS", 200)
+
+
+def _random(*shape, seed=0):
+    return np.random.default_rng(seed).choice(CODES, shape)
+
+
+def _blobs(height, width, seed=0):
+    """Water and land in blobs, with obscured and not observed ones."""
+    random = np.random.default_rng(seed)
+    coarse = random.choice(CODES, (height // 6 + 1, width // 6 + 1), p=[0.4, 0.4, 0.1, 0.1])
+    return np.kron(coarse, np.ones((6, 6), np.uint8))[:height, :width]
+
+
+def _read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def _at(transform, col, row):
+    a, b, c, d, e, f = transform[:6]
+    return a * col + b * row + c, d * col + e * row + f
+
+
+def _moved(transform, col, row, *, scale=1):
+    a, b, _, d, e, _ = (scale * value for value in transform[:6])
+    x, y = _at(transform, col, row)
+    return Affine(a, b, x, d, e, y)
+
+
+def _polygons(path):
+    frame = geopandas.read_file(path)
+    return sorted(shapely.to_wkb(shapely.normalize(frame.geometry.array)))
+
+
+# -- change ----------------------------------------------------------------------------------------
+
+
+def test_every_pair_of_codes(make_mask, tmp_path):
+    before, after = np.meshgrid(CODES, CODES, indexing="ij")
+    result = change(make_mask(before, "a.tif"), make_mask(after, "b.tif"), output=tmp_path / "out")
+    expected = np.array(
+        [[0, 3, 255, 255], [4, 1, 255, 255], [255, 255, 255, 255], [255, 255, 255, 255]]
+    )
+    np.testing.assert_array_equal(_read(result.outputs["change"]), expected)
+    assert result.pixels == {"land": 1, "water": 1, "gain": 1, "loss": 1, "unknown": 12}
+    assert result.polygons == {"land": 1, "water": 1, "gain": 1, "loss": 1, "unknown": 1}
+    assert not result.aligned
+
+
+def test_the_raster_tells_its_classes(make_mask, tmp_path):
+    mask = make_mask(_random(30, 20), "a_20240131.tif")
+    result = change(mask, mask, output=tmp_path / "out")
+    path = result.outputs["change"]
+    assert cog_validate(path, strict=True)[0]
+    with rasterio.open(path) as file:
+        tags, colours = file.tags(), file.colormap(1)
+        assert (file.crs.to_epsg(), file.transform, file.nodata) == (32629, UTM, 255)
+    assert {int(k[6:]): v for k, v in tags.items() if k.startswith("CLASS_")} == CHANGES
+    assert tags["BEFORE"] == tags["AFTER"] == "a_20240131.tif"
+    assert len({colours[code] for code in CHANGES}) == len(CHANGES)
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED])
+def test_polygons_are_those_of_the_whole_and_their_areas_add_up(
+    make_mask, tmp_path, small_strips, transform
+):
+    before, after = _blobs(61, 47), _blobs(61, 47, seed=1)
+    paths = (
+        make_mask(before, "a.tif", transform=transform),
+        make_mask(after, "b.tif", transform=transform),
+    )
+    result = change(*paths, output=tmp_path / "out")
+    codes = _read(result.outputs["change"])
+    frame = geopandas.read_file(result.outputs["polygons"])
+    assert set(frame["class"]) == set(CHANGES.values())
+    for code, name in CHANGES.items():
+        part = frame[frame["class"] == name]
+        found = shapes(codes, codes == code, transform=transform)
+        whole = [shapely.geometry.shape(geometry) for geometry, _ in found]
+        assert len(part) == len(whole) == result.polygons[name]
+        assert shapely.union_all(part.geometry.array).equals(shapely.union_all(whole))
+        # a raster's areas are those of its middle column: 1e-7 over the 300 m to either side
+        assert part["area_m2"].sum() / 1e6 == pytest.approx(result.area_km2[name], rel=1e-7)
+        assert result.pixels[name] == (codes == code).sum()
+    assert frame.crs.to_epsg() == 32629
+
+
+def test_strips_do_not_show(make_mask, tmp_path, monkeypatch):
+    paths = make_mask(_random(83, 31), "a.tif"), make_mask(_random(83, 31, seed=1), "b.tif")
+    whole = change(*paths, output=tmp_path / "whole")
+    monkeypatch.setattr(compare, "_STRIP_PIXELS", 70)
+    cut = change(*paths, output=tmp_path / "cut")
+    np.testing.assert_array_equal(_read(cut.outputs["change"]), _read(whole.outputs["change"]))
+    assert _polygons(cut.outputs["polygons"]) == _polygons(whole.outputs["polygons"])
+    assert cut.pixels == whole.pixels
+    assert cut.area_km2 == pytest.approx(whole.area_km2, rel=1e-12)
+
+
+def test_a_shifted_grid_is_unknown_where_it_has_no_pixels(make_mask, tmp_path, small_strips):
+    whole = _random(40, 30)
+    first = make_mask(whole, "a.tif")
+    second = make_mask(whole[5:25, 8:], "b.tif", transform=_moved(UTM, 8, 5))
+    result = change(first, second, output=tmp_path / "out")
+    expected = np.full((40, 30), 255)
+    expected[5:25, 8:] = np.where(whole <= 1, whole, 255)[5:25, 8:]
+    np.testing.assert_array_equal(_read(result.outputs["change"]), expected)
+    assert result.aligned
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED])
+def test_a_coarser_grid_takes_the_nearest_pixel(make_mask, tmp_path, small_strips, transform):
+    coarse = _random(11, 9)
+    first = make_mask(np.zeros((33, 27)), "a.tif", transform=transform)
+    second = make_mask(coarse, "b.tif", transform=_moved(transform, 0, 0, scale=3))
+    result = change(first, second, output=tmp_path / "out")
+    fine = np.kron(coarse, np.ones((3, 3), np.uint8))
+    expected = np.select([fine == 0, fine == 1], [0, 3], 255)
+    np.testing.assert_array_equal(_read(result.outputs["change"]), expected)
+
+
+def test_another_crs_takes_the_nearest_pixel(make_mask, tmp_path, small_strips):
+    """A disc of water, drawn in two zones by its distance on the ground: its rim may differ."""
+    masks = []
+    for name, epsg in (("a.tif", 32629), ("b.tif", 32630)):
+        to_xy = pyproj.Transformer.from_crs(4326, epsg, always_xy=True)
+        x, y = (round(v, -1) for v in to_xy.transform(-6.02, 43.0))
+        transform = Affine(10, 0, x - 1500, 0, -10, y + 1500)
+        col, row = np.meshgrid(np.arange(300) + 0.5, np.arange(300) + 0.5)
+        lon, lat = to_xy.transform(*_at(transform, col, row), direction="INVERSE")
+        centre = np.full_like(lon, -6.02), np.full_like(lat, 43.0)
+        distance = pyproj.Geod(ellps="WGS84").inv(*centre, lon, lat)[2]
+        masks.append(make_mask(distance < 1000, name, crs=f"EPSG:{epsg}", transform=transform))
+    result = change(*masks, output=tmp_path / "out")
+    assert result.aligned
+    rim = 2 * np.pi * 1000 / 10
+    assert result.pixels["gain"] + result.pixels["loss"] < 0.5 * rim
+    assert result.area_km2["water"] == pytest.approx(np.pi, rel=0.01)
+
+
+def test_geographic_areas_are_geodesic(make_mask, tmp_path):
+    transform = Affine(0.001, 0, 20, 0, -0.001, 60)
+    mask = make_mask(np.ones((30, 40)), "a.tif", crs="EPSG:4326", transform=transform)
+    result = change(mask, mask, output=tmp_path / "out")
+    lat = np.linspace(59.97, 60, 31)  # along a parallel, many points: no geodesic shortcut
+    ring_x = np.concatenate([np.linspace(20, 20.04, 401), np.linspace(20.04, 20, 401)])
+    ring_y = np.concatenate([np.full(401, lat[0]), np.full(401, lat[-1])])
+    area = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(ring_x, ring_y)[0]
+    assert result.area_km2["water"] == pytest.approx(area / 1e6, rel=1e-6)
+
+
+def test_areas_of_a_wide_grid_are_those_of_its_polygons(make_mask, tmp_path):
+    """Six degrees off the central meridian a UTM pixel is 1% smaller than on it."""
+    codes = np.zeros((3, 4000), np.uint8)
+    codes[:, 3000:] = 1
+    wide = Affine(250, 0, X, 0, -250, Y)
+    mask = make_mask(codes, "a.tif", transform=wide)
+    result = mosaic([mask], output=tmp_path / "m.tif")
+    area = geopandas.read_file(result.outputs["polygons"]).area_m2.sum() / 1e6
+    assert result.area_km2["water"] == pytest.approx(area, rel=1e-4)
+    assert result.area_km2["water"] < 0.985 * 3 * 1000 * 0.25**2
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_one_grid_needs_no_crs_and_two_grids_do(make_mask, tmp_path):
+    flat = make_mask([[0, 1]], "a.tif", crs=None), make_mask([[1, 1]], "b.tif", crs=None)
+    result = change(*flat, output=tmp_path / "out")
+    assert result.pixels["gain"] == result.pixels["water"] == 1
+    other = make_mask([[0, 1]], "c.tif", crs=None, transform=_moved(UTM, 0.5, 0))
+    with pytest.raises(SceneError, match="need a CRS each"):
+        change(flat[0], other, output=tmp_path / "out2")
+    with pytest.raises(ConfigError, match="GeoJSON"):
+        change(*flat, output=tmp_path / "out2", format="geojson")
+    assert not (tmp_path / "out2").exists()
+
+
+@pytest.mark.parametrize("col", [20, 20.5, 5000])
+def test_masks_that_do_not_overlap_are_refused(make_mask, tmp_path, col):
+    first = make_mask(np.ones((10, 20)), "a.tif")
+    second = make_mask(np.ones((10, 20)), "b.tif", transform=_moved(UTM, col, 0))
+    with pytest.raises(SceneError, match="no pixel in common"):
+        change(first, second, output=tmp_path / "out")
+
+
+def test_what_is_no_mask_is_refused(make_mask, make_raster, tmp_path):
+    mask = make_mask([[0, 1]], "a.tif")
+    floats = make_raster(np.zeros((1, 1, 2), np.float32), "f.tif")
+    probability = make_raster(np.zeros((1, 1, 2), np.uint8), "p.tif", scale=0.004)
+    strange = make_mask([[0, 7]], "s.tif")
+    for bad, words in (
+        (floats, "uint8 band of codes"),
+        (probability, "scale 0.004"),
+        (strange, r"s\.tif holds 7"),
+        (tmp_path / "none.tif", "none.tif"),
+    ):
+        with pytest.raises(SceneError, match=words):
+            change(mask, bad, output=tmp_path / "out")
+    with pytest.raises(ConfigError, match="m2"):
+        change(mask, mask, output=tmp_path / "out", min_area=-1)
+    with pytest.raises(ConfigError, match="'shp'"):
+        change(mask, mask, output=tmp_path / "out", format="shp")
+    assert not list(tmp_path.glob("out/*"))
+    assert not list(tmp_path.glob("out/.geounet*"))
+
+
+def test_outputs_are_replaced_only_if_told(make_mask, tmp_path):
+    masks = make_mask([[0, 1]], "a.tif"), make_mask([[1, 1]], "b.tif")
+    first = change(*masks, output=tmp_path / "out")
+    kept = first.outputs["change"].read_bytes()
+    with pytest.raises(OutputError, match="--overwrite"):
+        change(*masks[::-1], output=tmp_path / "out")
+    assert first.outputs["change"].read_bytes() == kept
+    second = change(*masks[::-1], output=tmp_path / "out", overwrite=True)
+    assert second.pixels["loss"] == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "change.gpkg", "change.tif"
+    ]  # fmt: skip
+    json.dumps(second.as_dict())
+
+
+def test_min_area_drops_polygons_only(make_mask, tmp_path):
+    before, after = np.zeros((10, 10)), np.zeros((10, 10))
+    after[0, 0], after[5:, 5:] = 1, 1
+    paths = make_mask(before, "a.tif"), make_mask(after, "b.tif")
+    result = change(*paths, output=tmp_path / "out", min_area=1000)
+    assert result.polygons == {"land": 1, "water": 0, "gain": 1, "loss": 0, "unknown": 0}
+    assert result.pixels["gain"] == 26
+
+
+# -- mosaic ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED])
+def test_tiles_of_a_mask_give_it_back(make_mask, tmp_path, small_strips, transform):
+    whole = _blobs(70, 60)
+    tiles = [
+        make_mask(
+            whole[top:bottom, left:right],
+            f"{top}_{left}.tif",
+            transform=_moved(transform, left, top),
+        )
+        for top, bottom in ((0, 40), (33, 70))
+        for left, right in ((0, 25), (20, 60))
+    ]
+    result = mosaic(tiles, output=tmp_path / "all_mask.tif")
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), whole)
+    assert result.outputs["polygons"] == tmp_path / "all_water.gpkg"
+    one = mosaic([make_mask(whole, "w.tif", transform=transform)], output=tmp_path / "one.tif")
+    assert _polygons(result.outputs["polygons"]) == _polygons(one.outputs["polygons"])
+    assert result.area_km2 == pytest.approx(one.area_km2, rel=1e-12)
+    assert (result.size, result.pixels["water"]) == ((60, 70), (whole == 1).sum())
+    assert cog_validate(result.outputs["mask"], strict=True)[0]
+
+
+def test_the_first_mask_may_lie_anywhere(make_mask, tmp_path):
+    whole = _random(20, 30)
+    south = make_mask(whole[10:, 12:], "s.tif", transform=_moved(UTM, 12, 10))
+    north = make_mask(whole[:12], "n.tif")
+    result = mosaic([south, north], output=tmp_path / "m.tif")
+    expected = whole.copy()
+    expected[12:, :12] = 255
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), expected)
+    with rasterio.open(result.outputs["mask"]) as file:
+        assert file.transform.almost_equals(UTM)
+
+
+def test_the_most_observed_wins_then_the_first(make_mask, tmp_path):
+    first, second = np.meshgrid(CODES, CODES, indexing="ij")
+    paths = [make_mask(first, "a.tif"), make_mask(second, "b.tif")]
+    result = mosaic(paths, output=tmp_path / "m.tif")
+    expected = [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 2, 2], [0, 1, 2, 255]]
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), expected)
+    assert not result.by_confidence
+
+
+def _with_probability(make_mask, make_raster, name, codes, levels):
+    make_raster(np.array([levels], np.uint8), f"{name}_probability.tif", scale=1 / 250, nodata=255)
+    return make_mask(codes, f"{name}_mask.tif")
+
+
+def test_the_surest_of_those_that_saw_it_wins(make_mask, make_raster, tmp_path):
+    first = _with_probability(
+        make_mask, make_raster, "a", [[0, 0, 1, 2, 1]], [[120, 0, 200, 0, 130]]
+    )
+    second = _with_probability(
+        make_mask, make_raster, "b", [[1, 1, 0, 1, 0]], [[200, 249, 50, 126, 120]]
+    )
+    result = mosaic([first, second], output=tmp_path / "m.tif")
+    # surer, less sure, as sure (first), observed though hardly sure, as sure (first)
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), [[1, 0, 1, 1, 1]])
+    assert result.by_confidence
+
+
+def test_confidence_counts_only_if_all_have_it(make_mask, make_raster, tmp_path):
+    first = _with_probability(make_mask, make_raster, "a", [[0]], [[120]])
+    second = make_mask([[1]], "b_mask.tif")
+    with pytest.warns(GeounetWarning, match="b_mask.tif"):
+        result = mosaic([first, second], output=tmp_path / "m.tif")
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), [[0]])
+    third = _with_probability(make_mask, make_raster, "c", [[1, 1]], [[9]])
+    with pytest.raises(SceneError, match="on the grid of the mask beside it"):
+        mosaic([first, third], output=tmp_path / "n.tif")
+
+
+def _lake(make_mask, lon, epsg, name, *, cell=10.0):
+    """A tile of 3 km about a place, with a lake of 1 km radius about lon 180 or -6."""
+    to_xy = pyproj.Transformer.from_crs(4326, epsg, always_xy=True)
+    centre_lon = 180.0 if abs(lon) > 170 else -6.0
+    x, y = (round(v / cell) * cell for v in to_xy.transform(lon, 43.0))
+    transform = Affine(cell, 0, x - 150 * cell, 0, -cell, y + 150 * cell)
+    col, row = np.meshgrid(np.arange(300) + 0.5, np.arange(300) + 0.5)
+    place = to_xy.transform(*_at(transform, col, row), direction="INVERSE")
+    middle = np.full_like(col, centre_lon), np.full_like(col, 43.0)
+    distance = pyproj.Geod(ellps="WGS84").inv(*middle, *place)[2]
+    return make_mask(distance < 1000, name, crs=f"EPSG:{epsg}", transform=transform)
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:32630", "EPSG:3035", "EPSG:4326"])
+def test_a_lake_across_two_zones_is_one_polygon(make_mask, tmp_path, small_strips, crs):
+    """Neither tile holds the whole lake: each reaches 1.5 km to either side of its centre."""
+    tiles = [
+        _lake(make_mask, -6.012, 32629, "w.tif"),
+        _lake(make_mask, -5.988, 32630, "e.tif"),
+    ]
+    result = mosaic(tiles, output=tmp_path / "m.tif", crs=crs)
+    frame = geopandas.read_file(result.outputs["polygons"])
+    assert len(frame) == result.polygons == 1
+    assert frame.area_m2[0] == pytest.approx(np.pi * 1e6, rel=0.01)
+    assert frame.crs == pyproj.CRS(crs or 32629)
+    with rasterio.open(result.outputs["mask"]) as file:
+        assert file.res[0] == pytest.approx(10 if crs != "EPSG:4326" else 1.1e-4, rel=0.2)
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:4326", "EPSG:32601"])
+def test_a_lake_across_the_antimeridian_is_one_polygon(make_mask, tmp_path, small_strips, crs):
+    tiles = [
+        _lake(make_mask, 179.988, 32660, "w.tif"),
+        _lake(make_mask, -179.988, 32601, "e.tif"),
+    ]
+    for order in (tiles, tiles[::-1]):
+        result = mosaic(order, output=tmp_path / "m.tif", crs=crs, overwrite=True)
+        assert result.polygons == 1
+        assert result.area_km2["water"] == pytest.approx(np.pi, rel=0.01)
+        assert max(result.size) < 1000
+
+
+def test_degrees_on_either_side_of_the_antimeridian_adjoin(make_mask, tmp_path, small_strips):
+    west, east = np.zeros((20, 30)), np.zeros((20, 30))
+    west[5:10, 20:], east[5:10, :10] = 1, 1
+    cell = 2.0**-13
+    tiles = [
+        make_mask(mask, name, crs="EPSG:4326", transform=Affine(cell, 0, lon, 0, -cell, 10))
+        for mask, name, lon in ((west, "w.tif", 180 - 30 * cell), (east, "e.tif", -180))
+    ]
+    result = mosaic(tiles, output=tmp_path / "m.tif")
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), np.hstack([west, east]))
+    assert result.polygons == 1
+    compared = change(*tiles[:1], result.outputs["mask"], output=tmp_path / "out")
+    assert compared.pixels["gain"] == compared.pixels["loss"] == compared.pixels["unknown"] == 0
+
+
+def test_a_crs_that_tears_a_mask_apart_is_refused(make_mask, tmp_path):
+    tile = _lake(make_mask, 179.9999, 32660, "w.tif")
+    with pytest.raises(ConfigError, match="in one piece"):
+        mosaic([tile], output=tmp_path / "m.tif", crs="EPSG:3857")
+    assert not (tmp_path / "m.tif").exists()
+
+
+def test_refused_mosaics(make_mask, tmp_path):
+    mask = make_mask([[0, 1]], "a.tif")
+    with pytest.raises(ConfigError, match="got none"):
+        mosaic([], output=tmp_path / "m.tif")
+    with pytest.raises(ConfigError, match="'nowhere'"):
+        mosaic([mask], output=tmp_path / "m.tif", crs="nowhere")
+    with pytest.raises(SceneError, match="holds 9"):
+        mosaic([mask, make_mask([[9]], "b.tif")], output=tmp_path / "m.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+    with pytest.raises(OutputError, match="--overwrite"):
+        mosaic([mask], output=mask)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bare = make_mask([[1]], "c.tif", crs=None, transform=_moved(UTM, 3, 0))
+    with pytest.raises(SceneError, match="need a CRS each"):
+        mosaic([mask, bare], output=tmp_path / "m.tif")
+
+
+def test_a_damaged_mask_leaves_nothing(make_mask, tmp_path):
+    path = make_mask(_random(600, 600), "a.tif", compress="deflate")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(SceneError, match=r"a\.tif"):
+        mosaic([path], output=tmp_path / "out" / "m.tif")
+    assert not list(tmp_path.glob("out/*"))
