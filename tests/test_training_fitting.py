@@ -19,8 +19,15 @@ from matplotlib import image
 
 import geounet
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
-from geounet.model import load_model
-from geounet.training import TrainConfig, fitting, train
+from geounet.model import (
+    InputBand,
+    ModelSpec,
+    Normalisation,
+    build_network,
+    load_model,
+    save_model,
+)
+from geounet.training import TrainConfig, fitting, judging, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::geounet.errors.GeounetWarning"),
@@ -230,6 +237,20 @@ def test_optional_bands_may_be_missing(tmp_path):
     ]  # fmt: skip
 
 
+def three_classes(folder):
+    """A model file of three classes."""
+    spec = ModelSpec(
+        name="three",
+        architecture=TINY,
+        bands=[InputBand(name=n, common_name=n) for n in ("green", "red", "nir")],
+        classes=("land", "water", "obscured"),
+        normalisation=Normalisation(mean=(-3.0,) * 3, std=(1.0,) * 3),
+        tile_multiple=2,
+    )
+    save_model(folder / "three.safetensors", spec, build_network(spec))
+    return folder / "three.safetensors"
+
+
 def test_starting_from_a_model(tmp_path):
     made(tmp_path / "scenes")
     first = train(config(tmp_path, steps=20, validate_every=20))
@@ -238,6 +259,10 @@ def test_starting_from_a_model(tmp_path):
     second = train(config(tmp_path, **on))
     assert second.metrics["mean_iou"] == pytest.approx(first.metrics["mean_iou"], abs=0.02)
     assert second.spec.normalisation == first.spec.normalisation
+    three = three_classes(tmp_path)
+    with pytest.warns(GeounetWarning, match="never occurs .* may fade"):
+        again = train(config(tmp_path, **{**on, "start": str(three), "output": tmp_path / "3"}))
+    assert again.spec.classes == ("land", "water", "obscured")
     with pytest.raises(ConfigError, match=r"has its bands .* and classes"):
         train(config(tmp_path, **{**on, "classes": ["land", "water", "obscured"]}))
 
@@ -345,7 +370,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
 
 def test_figures_of_a_confusion_table():
     table = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
-    found = fitting._figures(table, ("land", "water", "obscured"))
+    found = judging._figures(table, ("land", "water", "obscured"))
     assert found == pytest.approx(
         {"land_iou": 6 / 9, "water_iou": 3 / 6, "mean_iou": (6 / 9 + 3 / 6) / 2, "accuracy": 9 / 12}
     )
@@ -362,13 +387,13 @@ def test_temperature_undoes_what_scales_the_logits():
         def predictions(self, network):
             yield None, allowed, 2.5 * logits
 
-    assert fitting._temperature(Judge(), None) == pytest.approx(2.5, rel=0.08)
+    assert judging.temperature_of(Judge(), None) == pytest.approx(2.5, rel=0.08)
 
 
 @pytest.mark.parametrize(("size", "starts"), [(64, [0, 32]), (79, [0, 32]), (81, [0, 32, 64]),
                                               (10, [0])])  # fmt: skip
 def test_windows_of_a_validation(size, starts):
-    assert list(fitting._starts(size, 32)) == starts
+    assert list(judging._starts(size, 32)) == starts
 
 
 def test_two_processes_train_one_model(tmp_path):

@@ -1,0 +1,233 @@
+"""Validation while training, and the curves that it leaves."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geounet.errors import OutputError
+from geounet.labels import UNKNOWN
+from geounet.training.figures import Sample
+from geounet.training.loop import Progress, rank
+from geounet.training.losses import class_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from geounet.model import ModelSpec, Segmenter
+    from geounet.training.config import TrainConfig
+    from geounet.training.gathering import Data
+    from geounet.training.loop import Loss
+
+__all__ = ["Diary", "Judge", "temperature_of", "worst_samples", "write_text"]
+
+_MOST_WINDOWS = 256
+"""Windows of a validation at most, spread evenly."""
+
+
+class Judge:
+    """Validates a network on windows that are always the same."""
+
+    def __init__(
+        self, data: Data, loss: Loss, config: TrainConfig, device: torch.device, diary: Diary
+    ) -> None:
+        self.loss, self._data, self._device, self._diary = loss, data, device, diary
+        self._batch, self._mixed, self._window = config.batch, config.mixed, config.window
+        places = [
+            (i, row, col)
+            for i, (_, source, _) in enumerate(data.valid)
+            for row in _starts(source.area.height, config.window)
+            for col in _starts(source.area.width, config.window)
+        ]
+        step = max(1, -(-len(places) // _MOST_WINDOWS))
+        self._places = places[::step]
+
+    def __call__(self, network: Segmenter) -> float:
+        """Mean IoU of the classes that occur; all figures go into the diary."""
+        k = len(self._data.spec.classes)
+        table, losses = np.zeros((k, k), np.int64), list[tuple[float, int]]()
+        for _, allowed, logits in self.predictions(network):
+            labels = class_labels(allowed, k)
+            known = labels != UNKNOWN
+            pairs = labels[known] * k + logits.argmax(1)[known]
+            table += torch.bincount(pairs, minlength=k * k).view(k, k).cpu().numpy()
+            losses.append((float(self.loss(logits, allowed)), int(known.sum())))
+        figures = _figures(table, self._data.spec.classes)
+        seen = max(sum(n for _, n in losses), 1)
+        figures["loss"] = sum(value * n for value, n in losses) / seen
+        self._diary.judge(figures)
+        return figures["mean_iou"]
+
+    @torch.inference_mode()
+    def predictions(self, network: Segmenter) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pixels, allowed sets and logits, batch by batch, of the size that is predicted."""
+        margin = self._data.spec.margin
+        side = self._window + 2 * margin
+        inner = slice(margin, margin + self._window)
+        for first in range(0, len(self._places), self._batch):
+            chosen = self._places[first : first + self._batch]
+            read = [self._data.valid[i][1].read(r, c, side, side) for i, r, c in chosen]
+            pixels = torch.stack([p for p, _ in read]).to(self._device)
+            allowed = torch.stack([a for _, a in read])[:, inner, inner].to(self._device)
+            present = torch.tensor([self._data.valid[i][2] for i, *_ in chosen])
+            gain = present.float().to(self._device)
+            seen = (pixels != 0).any(1, keepdim=True)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
+                logits = network(pixels, gain, torch.zeros_like(gain), seen)
+            yield pixels[..., inner, inner], allowed, logits.float()
+
+    def name(self, index: int) -> str:
+        """Scene of a window."""
+        return self._data.valid[self._places[index][0]][0]
+
+
+def _starts(size: int, window: int) -> range:
+    return range(0, max(size - window // 2, 1), window)
+
+
+def _figures(table: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """IoU of each class that occurs, their mean, and accuracy, of counts [truth, prediction]."""
+    both = np.diag(table)
+    either = table.sum(0) + table.sum(1) - both
+    figures = {
+        f"{name}_iou": float(both[i] / either[i]) for i, name in enumerate(classes) if either[i]
+    }
+    mean = sum(figures.values()) / max(len(figures), 1)
+    accuracy = float(both.sum() / max(table.sum(), 1))
+    return {**figures, "mean_iou": mean, "accuracy": accuracy}
+
+
+class Diary:
+    """The curves, in ``metrics.csv`` and for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.csv"
+        self.rows: list[dict[str, float]] = []
+        self._board: Any = None
+
+    def begin(self, step: int) -> None:
+        """Go on after a step: what was noted later is forgotten."""
+        if step and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [{k: float(v) for k, v in r.items() if v} for r in csv.DictReader(file)]
+            self.rows = [row for row in rows if row["step"] <= step]
+        if rank() == 0:
+            self._board = _board(self.path.parent / "tensorboard", step)
+
+    def note(self, progress: Progress) -> None:
+        """A report of the loop."""
+        self.rows.append(
+            {
+                "step": progress.step,
+                "loss": progress.loss,
+                "rate": progress.rate,
+                "seconds": round(progress.seconds, 3),
+            }
+        )
+        self._show({"loss": progress.loss, "rate": progress.rate}, "train")
+        self.write()
+
+    def judge(self, figures: dict[str, float]) -> None:
+        """A validation, of the step reported last."""
+        self.rows[-1] |= {f"valid_{name}": value for name, value in figures.items()}
+        self._show(figures, "valid")
+        self.write()
+
+    def last(self, name: str) -> float | None:
+        """A figure's value at the last validation."""
+        return next((r[f"valid_{name}"] for r in self.rows[::-1] if f"valid_{name}" in r), None)
+
+    def best(self) -> dict[str, float]:
+        """The figures of the best validation, the first where several are alike."""
+        judged = [row for row in self.rows if "valid_mean_iou" in row]
+        best = max(judged, key=lambda row: row["valid_mean_iou"], default={})
+        found = {k.removeprefix("valid_"): v for k, v in best.items() if k.startswith("valid_")}
+        return {name: round(value, 4) for name, value in found.items()}
+
+    def write(self) -> None:
+        """Write the file whole."""
+        if rank() == 0:
+            names = list(dict.fromkeys(name for row in self.rows for name in row))
+            lines = [",".join(names)]
+            lines += [
+                ",".join(f"{row[n]:.9g}" if n in row else "" for n in names) for row in self.rows
+            ]
+            write_text(self.path, "\n".join(lines) + "\n")
+
+    def _show(self, figures: dict[str, float], group: str) -> None:
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(f"{group}/{name}", value, int(self.rows[-1]["step"]))
+
+    def close(self) -> None:
+        """Let the files go."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - of the train extra
+    except ImportError:
+        return None
+    return SummaryWriter(folder, purge_step=step + 1 if step else None)
+
+
+def temperature_of(judge: Judge, network: Segmenter) -> float:
+    """What logits are divided by for the least cross-entropy (Guo et al. 2017, 1706.04599)."""
+    choices = torch.logspace(-1, 1, 61, base=4.0)
+    total = torch.zeros(len(choices), dtype=torch.float64)
+    for _, allowed, logits in judge.predictions(network):
+        labels = class_labels(allowed, logits.shape[1])
+        for i, choice in enumerate(choices):
+            total[i] += torch.nn.functional.cross_entropy(
+                logits / choice, labels, ignore_index=UNKNOWN, reduction="sum"
+            ).cpu()
+    return round(float(choices[total.argmin()]), 3)
+
+
+def worst_samples(judge: Judge, network: Segmenter, spec: ModelSpec) -> list[Sample]:
+    """The windows that are hardest to get right: those with the most errors, six at most."""
+    found: list[tuple[int, Sample]] = []
+    water = spec.classes.index("water")
+    for pixels, allowed, logits in judge.predictions(network):
+        labels = class_labels(allowed, len(spec.classes))
+        wrong = ((logits.argmax(1) != labels) & (labels != UNKNOWN)).sum((1, 2))
+        p = torch.softmax(logits / spec.temperature, 1)[:, water]
+        for i in range(len(pixels)):
+            sample = Sample(
+                judge.name(len(found)),
+                pixels[i].cpu().numpy(),
+                labels[i].to(torch.uint8).cpu().numpy(),
+                p[i].cpu().numpy(),
+            )
+            found.append((int(wrong[i]), sample))
+    return [sample for _, sample in sorted(found, key=lambda item: -item[0])[:6]]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all, its folder too.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OutputError(
+            f"an output must be writable: {path}: {error}. Check the folder and the free space."
+        ) from error
