@@ -274,7 +274,7 @@ class _Ground:
                 f"spacing of {spacing:g} m does not."
             )
         turn = -math.pi / 2 if side == "left" else math.pi / 2
-        for metres in np.arange(0, reach[-1] * (1 + 1e-12), spacing).tolist():
+        for metres in np.arange(0, reach[-1] + 1e-6 * spacing, spacing).tolist():
             leg = min(int(np.searchsorted(reach, metres, side="right")) - 1, len(lengths) - 1)
             foot, heading = self._go(starts[leg], headings[leg], metres - reach[leg])
             tip, _ = self._go(foot, heading + turn, length)
