@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from geounet.compare import ChangeResult, MosaicResult, change, mosaic
     from geounet.crossings import TransectResult, transects
     from geounet.model import Model, ModelSpec, load_model, save_model
+    from geounet.outlines import Outlines, Shaping, vectorize
     from geounet.pipeline import RunConfig, RunResult, predict_mask, run
     from geounet.scene import Grid, Scene, open_scene
-    from geounet.vectors import polygonize, write_polygons
+    from geounet.vectors import polygonize, write_polygons, write_shorelines
 
 __version__ = "0.1.0"
 
@@ -42,11 +43,13 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "MosaicResult",
+    "Outlines",
     "OutputError",
     "RunConfig",
     "RunResult",
     "Scene",
     "SceneError",
+    "Shaping",
     "TransectResult",
     "__version__",
     "change",
@@ -58,7 +61,9 @@ __all__ = [
     "run",
     "save_model",
     "transects",
+    "vectorize",
     "write_polygons",
+    "write_shorelines",
 ]
 
 _HOMES = {
@@ -67,9 +72,11 @@ _HOMES = {
     "Model": "model",
     "ModelSpec": "model",
     "MosaicResult": "compare",
+    "Outlines": "outlines",
     "RunConfig": "pipeline",
     "RunResult": "pipeline",
     "Scene": "scene",
+    "Shaping": "outlines",
     "TransectResult": "crossings",
     "change": "compare",
     "load_model": "model",
@@ -80,7 +87,9 @@ _HOMES = {
     "run": "pipeline",
     "save_model": "model",
     "transects": "crossings",
+    "vectorize": "outlines",
     "write_polygons": "vectors",
+    "write_shorelines": "vectors",
 }
 
 

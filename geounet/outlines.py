@@ -340,7 +340,7 @@ class Outliner:
         to_crs: str | None = None,
         extra: Mapping[str, str] | None = None,
     ) -> gpd.GeoDataFrame:
-        """The polygons of all rows so far.
+        """The polygons of all rows, asked for once, when the last row has come.
 
         Args:
             transform: From (column, row) to coordinates of the CRS; may rotate and shear.

@@ -505,3 +505,97 @@ def test_the_default_model_segments_the_scene_with_no_flag(call, make_raster, tm
     assert record["pixels"]["not observed"] == 50 * 100
     assert (codes[10:140, 10:130] == 1).all()
     assert (codes[10:140, 170:290] == 0).all()
+
+
+class TestVectorize:
+    @pytest.fixture
+    def mask(self, tmp_path, make_raster):
+        codes = np.zeros((1, 20, 30), np.uint8)
+        codes[:, 5:15, 5:15] = 1
+        codes[:, 8:10, 8:10] = 0
+        return make_raster(codes, nodata=255, name="mask.tif")
+
+    def test_writes_polygons_and_shorelines(self, call, mask, tmp_path):
+        target = tmp_path / "water.fgb"
+        options = ("--shoreline", "--fill-holes", "500", "--to-crs", "EPSG:4326", "--json")
+        code, said, err = call("vectorize", mask, "-o", target, *options)
+        assert (code, err) == (0, "")
+        made = _strict_json(said)
+        assert made["polygons"] == str(target)
+        polygons = geopandas.read_file(made["polygons"])
+        assert polygons.crs.to_epsg() == 4326
+        assert polygons.geometry.iloc[0].interiors[:] == []
+        assert len(geopandas.read_file(made["shoreline"])) == 2
+
+    def test_says_in_one_line_what_is_wrong(self, call, mask, tmp_path):
+        for options, code, words in (
+            (("--edges", "contour"), 2, "there is none"),
+            (("--connectivity", "6"), 2, "4 or 8; got 6"),
+            (("--to-crs", "EPSG:1"), 2, "got 'EPSG:1'"),
+            (("-o", tmp_path / "a.shp"), 2, "Shapefiles are not written"),
+            (("-o", tmp_path / "none" / "a.gpkg"), 1, "there is no"),
+        ):
+            got, said, err = call("vectorize", mask, *options)
+            assert (got, said) == (code, "")
+            assert words in err
+            assert err.count("\n") == 1
+
+    def test_keeps_what_exists(self, call, mask):
+        assert call("vectorize", mask)[0] == 0
+        code, _, err = call("vectorize", mask)
+        assert code == 1
+        assert "exists" in err
+        assert call("vectorize", mask, "--overwrite")[0] == 0
+
+
+# -- across dates and scenes -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def masks(make_raster):
+    """Two masks of one grid: in the second the sea has come one pixel, 10 m, nearer."""
+    codes = np.zeros((2, 30, 20), np.uint8)
+    codes[0, 10:], codes[1, 9:] = 1, 1
+    names = ("a_20230501.tif", "b_20240501.tif")
+    return [make_raster(code[None], name, nodata=255) for code, name in zip(codes, names)]
+
+
+def test_change_prints_areas_and_writes_both_files(call, masks, tmp_path):
+    code, out, _ = call("change", *masks, "--output", tmp_path / "out", "--format", "fgb")
+    table = _table(out)
+    assert (code, table["gain"], table["loss"]) == (0, "0.002 km2", "0.000 km2")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "change.fgb", "change.tif"
+    ]  # fmt: skip
+    code, _, error = call("change", *masks, "--output", tmp_path / "out", "--format", "fgb")
+    assert (code, error.count("\n")) == (1, 1)
+    code, out, _ = call("change", *masks[::-1], "-o", tmp_path / "out", "--overwrite", "--json")
+    assert (code, json.loads(out)["pixels"]["loss"]) == (0, 20)
+
+
+def test_mosaic_takes_many_masks(call, masks, tmp_path):
+    path = tmp_path / "out" / "all.tif"
+    code, out, _ = call("mosaic", *masks, "--output", path, "--format", "geojson", "--json")
+    record = json.loads(out)
+    assert (code, record["pixels"]["water"], record["by_confidence"]) == (0, 400, False)
+    assert (path.is_file(), (tmp_path / "out" / "all_water.geojson").is_file()) == (True, True)
+    code, _, error = call("mosaic", *masks, "--output", path, "--crs", "EPSG:0", "--overwrite")
+    assert (code, "EPSG:0" in error) == (2, True)
+
+
+def test_transects_makes_one_table_of_many_dates(call, masks, tmp_path):
+    line = geopandas.GeoSeries.from_wkt(["LINESTRING (500180 4399990, 500020 4399990)"])
+    line.set_crs(32629).to_file(tmp_path / "base.gpkg")
+    table = tmp_path / "t.csv"
+    told = ("--spacing", 50, "--length", 150, "--output", table)
+    code, out, _ = call("transects", tmp_path / "base.gpkg", *masks, *told)
+    record = _table(out)
+    assert (code, record["transects"], record["measured"]) == (0, "4", "8")
+    assert record["dates"] == "2023-05-01 to 2024-05-01"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    distances = np.array([float(row[3]) for row in rows[1:]]).reshape(2, 4)
+    assert distances[0] - distances[1] == pytest.approx([10 / 0.9996] * 4, abs=1e-3)
+    code, _, error = call("transects", tmp_path / "base.gpkg", *masks, *told)
+    assert (code, error.count("\n"), "--overwrite" in error) == (1, 1, True)
+    code, _, error = call("transects", tmp_path / "base.gpkg", *masks, "--spacing", 50)
+    assert (code, "both a spacing and a length" in error) == (2, True)

@@ -1,0 +1,400 @@
+"""Tables of polygons and shorelines: statistics, clean-up, attributes, files."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from geounet import outlines
+from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.outlines import (
+    Outliner,
+    Shaping,
+    acquisition_time,
+    check_crs,
+    vectorize,
+    vectorize_to_files,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIXEL = Affine(10, 0, 0, 0, -10, 0)
+UTM = Affine(10, 0, 399960, 0, -10, 4700040)
+SHAPES = [
+    Shaping(),
+    Shaping(connectivity=8),
+    Shaping(edges="contour"),
+]
+
+
+def pixels(text: str) -> np.ndarray:
+    """A mask from a drawing: # water, . land, o obscured, x not observed."""
+    codes = {"#": 1, ".": 0, "o": 2, "x": 255}
+    lines = textwrap.dedent(text).strip("\n").splitlines()
+    return np.array([[codes[letter] for letter in line] for line in lines], np.uint8)
+
+
+def gathered(
+    codes: np.ndarray,
+    shaping: Shaping,
+    probability: np.ndarray | None = None,
+    *,
+    height: int = 99,
+    shoreline: bool = False,
+) -> Outliner:
+    outliner = Outliner(
+        codes.shape[1], shaping, shoreline=shoreline, probability=probability is not None
+    )
+    for top in range(0, len(codes), height):
+        rows = slice(top, top + height)
+        outliner.add(codes[rows], None if probability is None else probability[rows])
+    return outliner
+
+
+def table(codes: np.ndarray, shaping: Shaping, **options: object) -> gpd.GeoDataFrame:
+    """The polygons, in pixels of 10 m without a CRS."""
+    return gathered(codes, shaping, **options).polygons(PIXEL)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and the probability that they come from; obscured pixels have a probability too."""
+    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    values = st.sampled_from([0, 62, 63, 124, 125, 187, 188, 250])
+    probability = draw(hnp.arrays(np.uint8, shape, elements=values, fill=st.nothing()))
+    kinds = draw(st.sampled_from([[0], [0, 0, 0, 2, 255]]))
+    veil = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from(kinds), fill=st.nothing()))
+    codes = np.where(veil == 0, probability >= 125, veil).astype(np.uint8)
+    probability[codes == 255] = 255
+    return codes, probability
+
+
+@pytest.mark.parametrize("shaping", SHAPES, ids=["4", "8", "contour"])
+@given(scene=scenes(), height=st.integers(1, 9), fill=st.sampled_from([0, 150, 450]))
+@settings(max_examples=60, deadline=None)
+def test_the_same_whatever_the_strips(
+    shaping: Shaping, scene: tuple[np.ndarray, np.ndarray], height: int, fill: float
+) -> None:
+    shaping = Shaping(shaping.edges, connectivity=shaping.connectivity, fill_holes=fill)
+    whole = gathered(scene[0], shaping, scene[1], shoreline=True)
+    cut = gathered(scene[0], shaping, scene[1], shoreline=True, height=height)
+    assert whole.polygons(PIXEL).equals(cut.polygons(PIXEL))
+    assert whole.shorelines(PIXEL).equals(cut.shorelines(PIXEL))
+
+
+@pytest.mark.parametrize("shaping", SHAPES, ids=["4", "8", "contour"])
+@given(
+    scene=scenes(),
+    fill=st.sampled_from([0, 150, 450]),
+    simplify=st.sampled_from([0, 12, 30]),
+    least=st.sampled_from([0, 150]),
+)
+@settings(max_examples=150, deadline=None)
+def test_valid_after_any_clean_up(
+    shaping: Shaping,
+    scene: tuple[np.ndarray, np.ndarray],
+    fill: float,
+    simplify: float,
+    least: float,
+) -> None:
+    """Also apart from each other, measured right, and never over what was not observed."""
+    shaping = Shaping(
+        shaping.edges,
+        connectivity=shaping.connectivity,
+        fill_holes=fill,
+        simplify=simplify,
+        min_area=least,
+    )
+    found = table(scene[0], shaping, probability=scene[1])
+    assert found.is_valid.all()
+    area = found.geometry.union_all()
+    assert area.area == pytest.approx(found.area.sum(), abs=1e-6)
+    assert found.area_m2.to_numpy() == pytest.approx(found.area.to_numpy())
+    assert found.perimeter_m.to_numpy() == pytest.approx(found.length.to_numpy())
+    assert all(polygon.exterior.is_ccw for polygon in shapely.get_parts(found.geometry.array))
+    y, x = np.nonzero((scene[0] == 2) | (scene[0] == 255))
+    if not simplify:
+        assert not shapely.contains_xy(area, *(PIXEL @ (x + 0.5, y + 0.5))).any()
+
+
+@pytest.mark.parametrize("shaping", SHAPES, ids=["4", "8", "contour"])
+@given(scene=scenes())
+@settings(max_examples=80, deadline=None)
+def test_statistics_are_those_of_the_pixels_inside(
+    shaping: Shaping, scene: tuple[np.ndarray, np.ndarray]
+) -> None:
+    codes, probability = scene
+    y, x = np.mgrid[: codes.shape[0], : codes.shape[1]] + 0.5
+    for row in table(codes, shaping, probability=probability).itertuples():
+        inside = probability[shapely.contains_xy(row.geometry, *(PIXEL @ (x, y))) & (codes == 1)]
+        assert row.mean_probability == pytest.approx(inside.mean() / 250)
+        assert row.min_probability == pytest.approx(inside.min() / 250)
+        assert row.area_low_m2 == pytest.approx(row.area_m2 * (inside >= 188).mean())
+        assert row.area_high_m2 >= row.area_m2 - 1e-9
+
+
+@given(scene=scenes())
+@settings(max_examples=80, deadline=None)
+def test_upper_bounds_share_out_the_possible_water(scene: tuple[np.ndarray, np.ndarray]) -> None:
+    """All of it that lies in one piece with water, and no more."""
+    codes, probability = scene
+    possible = ((codes == 1) | ((codes == 0) & (probability >= 63))).astype(np.uint8)
+    bodies = table(possible, Shaping())
+    wet = table(codes, Shaping(), probability=probability)
+    inside = shapely.STRtree(bodies.geometry.array).query(wet.geometry.array, "covered_by")[1]
+    expected = bodies.area.iloc[np.unique(inside)].sum()
+    assert wet.area_high_m2.sum() == pytest.approx(expected)
+
+
+NESTED = pixels("""
+    #########
+    #.......#
+    #.#####.#
+    #.#...#.#
+    #.#.#.#.#
+    #.#...#.#
+    #.#####.#
+    #.......#
+    #########
+    """)
+
+
+@pytest.mark.parametrize(
+    ("fill", "areas"),
+    [(0, [3200, 1600, 100]), (899, [3200, 1600, 100]), (900, [3200, 2500]), (4900, [8100])],
+)
+def test_filled_holes_take_what_lies_in_them(fill: float, areas: list[float]) -> None:
+    assert table(NESTED, Shaping(fill_holes=fill)).area_m2.tolist() == areas
+
+
+@pytest.mark.parametrize("code", [2, 255])
+@pytest.mark.parametrize("edges", ["pixel", "contour"])
+def test_holes_with_something_not_observed_are_never_filled(edges: str, code: int) -> None:
+    codes = np.ones((5, 9), np.uint8)
+    codes[1:4, 1:4] = codes[1:4, 5:8] = 0
+    codes[2, 2] = code
+    probability = (codes == 1).astype(np.uint8) * 250
+    found = table(codes, Shaping(edges=edges, fill_holes=1e9), probability=probability)
+    (polygon,) = found.geometry
+    (hole,) = polygon.interiors
+    assert shapely.Polygon(hole).contains(shapely.Point(25, -25))
+
+
+def test_small_polygons_go_and_their_shorelines_with_them() -> None:
+    codes = pixels("#..##.\n......")
+    outliner = gathered(codes, Shaping(min_area=150), shoreline=True)
+    assert outliner.polygons(PIXEL).area_m2.tolist() == [200]
+    assert len(outliner.shorelines(PIXEL)) == 1
+    assert gathered(codes, Shaping(), shoreline=True).shorelines(PIXEL).length_m.tolist() == [
+        20.0,
+        40.0,
+    ]
+
+
+def test_neighbours_keep_their_shared_edge_when_simplified() -> None:
+    """A staircase of 4-connected squares that touch at corners: simplified, still touching."""
+    codes = np.kron(np.eye(4, dtype=np.uint8), np.ones((5, 5), np.uint8))
+    found = table(codes, Shaping(simplify=20))
+    assert len(found) == 4
+    assert shapely.coverage_is_valid(found.geometry.array)
+    assert found.geometry.union_all().is_valid
+
+
+def test_simplifying_takes_out_steps() -> None:
+    codes = np.tri(40, dtype=np.uint8)
+    (polygon,) = table(codes, Shaping(simplify=15)).geometry
+    assert len(polygon.exterior.coords) < 12
+    assert polygon.area == pytest.approx(820 * 100, rel=0.03)
+
+
+def test_areas_are_true_in_any_output_crs() -> None:
+    codes = NESTED
+    plain = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631")
+    moved = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631", to_crs="EPSG:3857")
+    assert moved.crs.to_epsg() == 3857
+    assert moved.area_m2.tolist() == plain.area_m2.tolist()
+    assert moved.area.iloc[0] > 1.7 * plain.area.iloc[0]
+    assert moved.to_crs(plain.crs).geometry.geom_equals_exact(plain.geometry, 1e-3).all()
+
+
+def test_long_edges_bend_with_the_crs() -> None:
+    """100 km along a row of UTM is no straight line in degrees."""
+    codes = np.ones((10, 10_000), np.uint8)
+    (polygon,) = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631", to_crs="EPSG:4326").geometry
+    back = gpd.GeoSeries([polygon], crs=4326).to_crs(32631).iloc[0]
+    assert back.symmetric_difference(shapely.box(399960, 4699940, 499960, 4700040)).area < 100
+
+
+def test_contours_and_shorelines_of_a_geographic_raster_have_true_sizes() -> None:
+    degree = Affine(0.0001, 0, 10, 0, -0.0001, 60)
+    codes = np.zeros((30, 30), np.uint8)
+    codes[5:25, 5:25] = 1
+    outliner = gathered(codes, Shaping(edges="contour"), codes * 250, shoreline=True)
+    found = outliner.polygons(degree, "EPSG:4326")
+    (row,), geod = found.itertuples(), found.crs.get_geod()
+    area, length = geod.geometry_area_perimeter(row.geometry)
+    assert row.area_m2 == pytest.approx(area, rel=1e-6)
+    assert row.perimeter_m == pytest.approx(length, rel=1e-6)
+    assert outliner.shorelines(degree, "EPSG:4326").length_m.sum() == pytest.approx(length)
+
+
+def test_the_columns() -> None:
+    codes = pixels("##.\n##.")
+    outliner = gathered(codes, Shaping(), codes * 200, shoreline=True)
+    polygons = outliner.polygons(UTM, "EPSG:32631", extra={"source": "a.tif"})
+    assert polygons.columns.tolist() == [
+        *("class", "area_m2", "perimeter_m", "area_low_m2", "area_high_m2"),
+        *("mean_probability", "min_probability", "touches_edge", "touches_unobserved"),
+        *("source", "geometry"),
+    ]
+    assert polygons.source.tolist() == ["a.tif"]
+    lines = outliner.shorelines(UTM, "EPSG:32631", extra={"source": "a.tif"})
+    assert lines.columns.tolist() == ["length_m", "closed", "gradient", "source", "geometry"]
+    assert table(codes, Shaping()).columns.tolist() == [
+        *("class", "area_m2", "perimeter_m", "touches_edge", "touches_unobserved", "geometry"),
+    ]
+
+
+def test_codes_rule_where_rounding_hides_the_decision() -> None:
+    """0.499 rounds to the stored 125, which alone would be water."""
+    codes, probability = np.array([[0, 1]], np.uint8), np.array([[125, 125]], np.uint8)
+    (polygon,) = table(codes, Shaping(edges="contour"), probability=probability).geometry
+    assert not polygon.contains(shapely.Point(5, -5))
+    assert polygon.contains(shapely.Point(15, -5))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_area": -1},
+        {"fill_holes": float("nan")},
+        {"simplify": float("inf")},
+        {"edges": "round"},
+        {"connectivity": 6},
+        {"threshold": 1},
+        {"edges": "contour", "connectivity": 8},
+        {"edges": "contour", "code": 2},
+    ],
+)
+def test_shapings_that_are_none_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="got"):
+        Shaping(**options)
+
+
+def test_contours_need_a_probability() -> None:
+    with pytest.raises(ConfigError, match="there is none"):
+        Outliner(3, Shaping(edges="contour"))
+
+
+def test_output_crs_that_cannot_be_are_refused() -> None:
+    check_crs(None, None)
+    check_crs("EPSG:4326", "EPSG:32631")
+    with pytest.raises(ConfigError, match="Without a CRS"):
+        check_crs("EPSG:4326", None)
+    with pytest.raises(ConfigError, match="got 'EPSG:0'"):
+        check_crs("EPSG:0", "EPSG:32631")
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def write(path: Path, rows: np.ndarray, *, scale: float = 1.0, **tags: str) -> Path:
+    profile = {"driver": "GTiff", "dtype": rows.dtype, "count": 1, "nodata": 255}
+    size = {"height": rows.shape[0], "width": rows.shape[1]}
+    with rasterio.open(path, "w", **profile, **size, crs="EPSG:32631", transform=UTM) as file:
+        file.write(rows, 1)
+        file.scales = (scale,)
+        file.update_tags(**tags)
+    return path
+
+
+def test_a_mask_a_probability_and_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlines, "_STRIP_PIXELS", 40)
+    probability = np.random.default_rng(4).integers(0, 251, (30, 20)).astype(np.uint8)
+    codes = (probability >= 125).astype(np.uint8)
+    mask = write(tmp_path / "mask.tif", codes, SOURCE="scene.tif", ACQUIRED="2023-05-01")
+    level = write(tmp_path / "level.tif", probability, scale=1 / 250)
+    alone = vectorize(mask).polygons
+    assert alone.area_m2.sum() == pytest.approx(codes.sum() * 100, rel=1e-3)
+    assert alone[["source", "acquired"]].iloc[0].tolist() == ["scene.tif", "2023-05-01"]
+    both = vectorize(mask, probability=level, shaping=Shaping(edges="contour"), shoreline=True)
+    lone = vectorize(level, shaping=Shaping(edges="contour"), shoreline=True)
+    assert both.polygons.geometry.geom_equals(lone.polygons.geometry).all()
+    assert lone.polygons.source.iloc[0] == "level.tif"
+    assert both.shorelines is not None
+    assert both.shorelines.gradient.gt(0).all()
+    assert vectorize(mask).shorelines is None
+
+
+def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    codes = np.zeros((4, 5), np.uint8)
+    mask, other = write(tmp_path / "a.tif", codes), write(tmp_path / "b.tif", codes[:3])
+    level = write(tmp_path / "c.tif", codes, scale=1 / 250)
+    with pytest.raises(SceneError, match="differ in grid"):
+        vectorize(mask, probability=other)
+    with pytest.raises(SceneError, match="no water probability"):
+        vectorize(mask, probability=mask)
+    with pytest.raises(ConfigError, match="probability already"):
+        vectorize(level, probability=level)
+    with pytest.raises(SceneError, match="uint8"):
+        vectorize(write(tmp_path / "d.tif", codes.astype(np.uint16)))
+    with pytest.raises(SceneError, match="cannot be read"):
+        vectorize(tmp_path / "none.tif")
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "fgb", "parquet", "geojson"])
+def test_every_format_holds_polygons_and_shorelines(tmp_path: Path, suffix: str) -> None:
+    codes = pixels("##..\n##.#\n....")
+    mask = write(tmp_path / "mask.tif", codes)
+    made = vectorize_to_files(mask, tmp_path / f"water.{suffix}", shoreline=True)
+    assert made["shoreline"].name == f"water_shoreline.{suffix}"
+    read = gpd.read_parquet if suffix == "parquet" else gpd.read_file
+    polygons, lines = (read(made[kind]) for kind in ("polygons", "shoreline"))
+    assert sorted(polygons.area_m2.round()) == [100, 400]
+    assert (lines.geom_type == "LineString").all()
+    assert len(lines) == 2
+    with pytest.raises(OutputError, match="exists"):
+        vectorize_to_files(mask, made["polygons"])
+    vectorize_to_files(mask, made["polygons"], overwrite=True)
+
+
+def test_a_gradient_that_is_not_known_is_null_in_geojson(tmp_path: Path) -> None:
+    level = write(tmp_path / "p.tif", np.array([[250, 0]], np.uint8), scale=1 / 250)
+    made = vectorize_to_files(level, tmp_path / "p.geojson", shoreline=True)
+    (line,) = json.loads(made["shoreline"].read_text())["features"]
+    assert line["properties"]["gradient"] is None
+
+
+def test_no_water_at_all_is_an_empty_layer(tmp_path: Path) -> None:
+    mask = write(tmp_path / "mask.tif", np.zeros((3, 3), np.uint8))
+    shaping = Shaping(fill_holes=100, simplify=10)
+    made = vectorize_to_files(mask, shaping=shaping, shoreline=True, to_crs="EPSG:4326")
+    assert made["polygons"] == tmp_path / "mask.gpkg"
+    assert all(len(gpd.read_file(path)) == 0 for path in made.values())
+
+
+@pytest.mark.parametrize(
+    ("tags", "time"),
+    [
+        ({"ACQUISITION_DATETIME": "2023-05-01T10:50:31Z"}, "2023-05-01T10:50:31Z"),
+        ({"TIFFTAG_DATETIME": "2023:05:01 10:50:31"}, "2023-05-01T10:50:31"),
+        ({"DATE_ACQUIRED": "2023-05-01", "TIFFTAG_DATETIME": "2024:01:01 00:00:00"}, "2023-05-01"),
+        ({"ACQUISITION_DATE": "last summer"}, None),
+        ({}, None),
+    ],
+)
+def test_when_a_scene_was_taken(tmp_path: Path, tags: dict[str, str], time: str | None) -> None:
+    path = write(tmp_path / "a.tif", np.zeros((2, 2), np.uint8), **tags)
+    assert acquisition_time(path) == time
