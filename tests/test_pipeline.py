@@ -563,6 +563,58 @@ def test_a_least_area_leaves_small_water_out(make_water, model, tmp_path):
     assert large.pixels == every.pixels  # the mask keeps them
 
 
+@pytest.mark.parametrize("edges", ["pixel", "contour"])
+def test_a_run_outlines_like_vectorizing_its_rasters(make_water, model, tmp_path, edges):
+    """Whatever the strips: the run has its own, the rasters are read in others."""
+    unobserved = np.zeros((90, 70), bool)
+    unobserved[30:50, 20:40] = True
+    path, _ = make_water(90, 70, unobserved=unobserved)
+    options = {"edges": edges, "shoreline": True, "fill_holes": 300.0, "to_crs": "EPSG:3857"}
+    result = run(path, output=tmp_path / "out", tile=32, overlap=8, probability=True, **options)
+    found = geounet.vectorize(
+        result.outputs["mask"],
+        probability=result.outputs["probability"],
+        shaping=geounet.Shaping(edges=edges, fill_holes=300),
+        shoreline=True,
+        to_crs="EPSG:3857",
+    )
+    for kind, expected in (("polygons", found.polygons), ("shoreline", found.shorelines)):
+        made = geopandas.read_file(result.outputs[kind])
+        assert len(made) == len(expected) > 0
+        assert made.geometry.geom_equals(expected.geometry).all()
+        assert made["source"].unique().tolist() == [path.name]
+        numbers = [name for name in expected if made[name].dtype == float]
+        assert len(numbers) >= 2
+        assert np.allclose(made[numbers], expected[numbers], equal_nan=True)
+
+
+def test_when_it_was_acquired_is_passed_on(make_water, model, tmp_path):
+    path, _ = make_water(40, 40)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ACQUISITION_DATETIME="2023-05-01T10:50:31Z")
+    result = run(path, output=tmp_path / "out")
+    with rasterio.open(result.outputs["mask"]) as file:
+        assert file.tags()["ACQUIRED"] == "2023-05-01T10:50:31Z"
+    table = geopandas.read_file(result.outputs["polygons"], ignore_geometry=True)
+    assert set(table["acquired"].astype(str)) == {"2023-05-01T10:50:31Z"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"edges": "contour", "connectivity": 8}, "never touch at a corner"),
+        ({"to_crs": "EPSG:1"}, "got 'EPSG:1'"),
+    ],
+)
+def test_outlines_that_cannot_be_are_refused_before_anything_is_done(
+    make_water, model, tmp_path, options, words
+):
+    path, _ = make_water(40, 40)
+    with pytest.raises(ConfigError, match=words):
+        run(path, output=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", ["gpkg", "parquet", "fgb", "geojson"])
 def test_formats(make_water, model, tmp_path, kind):
     path, _ = make_water(40, 40)
