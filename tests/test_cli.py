@@ -557,7 +557,9 @@ def masks(make_raster):
     codes = np.zeros((2, 30, 20), np.uint8)
     codes[0, 10:], codes[1, 9:] = 1, 1
     names = ("a_20230501.tif", "b_20240501.tif")
-    return [make_raster(code[None], name, nodata=255) for code, name in zip(codes, names)]
+    return [
+        make_raster(code[None], name, nodata=255) for code, name in zip(codes, names, strict=True)
+    ]
 
 
 def test_change_prints_areas_and_writes_both_files(call, masks, tmp_path):
