@@ -194,10 +194,11 @@ class _Statistics:
         self._rows += len(codes)
 
     def finish(self, polygons: PixelPolygons | ContourPolygons) -> dict[str, Floats]:
-        """Statistics of each polygon; shares are of its area.
+        """Statistics of each polygon.
 
         Returns:
-            `mean_probability`, `min_probability`; `low`, `high` bound of the area, as shares of it.
+            `mean_probability`, `min_probability`; `less` and `more`, by which its area may be
+            smaller or greater, in pixels.
         """
         x, y, around, pixels, total, least, likely = (
             np.concatenate([getattr(part, name) for part in self._parts])
@@ -212,14 +213,15 @@ class _Statistics:
         lowest = np.full(count, NOT_OBSERVED, np.uint8)
         np.minimum.at(lowest, owner, least)
         size = add_up(pixels)
+        area = shapely.area(polygons.geometries())
         possible = self._possible.finish()
         host = np.zeros(count, np.int64)
         host[owner] = possible.feature_of(around, y)
         return {
             "mean_probability": add_up(total) / size * PROBABILITY_SCALE,
             "min_probability": lowest.astype(np.float64) * PROBABILITY_SCALE,
-            "low": add_up(likely) / size,
-            "high": 1 + _surplus(possible, host, size) / size,
+            "less": np.maximum(area - add_up(likely), 0),
+            "more": np.maximum(size + _surplus(possible, host, size) - area, 0),
         }
 
 
@@ -366,11 +368,13 @@ class Outliner:
         geometries, measures, kept = _cleaned(found, at, self._shaping, seeds)
         columns = {name: values[kept] for name, values in columns.items()}
         area, perimeter = measures
-        low, high = columns.pop("low", None), columns.pop("high", None)
+        less, more = columns.pop("less", None), columns.pop("more", None)
         name = CLASSES.get(self._shaping.code, f"code {self._shaping.code}")
         frame = {"class": np.full(len(area), name), "area_m2": area, "perimeter_m": perimeter}
-        if low is not None and high is not None:
-            frame |= {"area_low_m2": area * low, "area_high_m2": area * high}
+        if less is not None and more is not None:
+            pixel = area / shapely.area(geometries)
+            low, high = np.maximum(area - less * pixel, 0), area + more * pixel
+            frame |= {"area_low_m2": low, "area_high_m2": high}
         extras = {key: np.full(len(area), value) for key, value in (extra or {}).items()}
         return _frame(frame | columns | extras, geometries, at, to_crs)
 

@@ -1213,7 +1213,10 @@ def _to_wgs84(frame: gpd.GeoDataFrame) -> NDArray[np.object_]:
         extent = np.ptp(shapely.bounds(frame.geometry.array)[:, ::2], axis=1) * metre
         wide &= extent < _HALF_WORLD_M
         moved[wide] = shapely.transform(moved[wide], _unwrap)
-    moved = shapely.transform(moved, lambda coords: np.round(coords, 7))
+    rounded = shapely.transform(moved, lambda coords: np.round(coords, 7))
+    fine = ~shapely.is_valid(rounded)  # contours may be finer than a centimetre
+    rounded[fine] = moved[fine]
+    moved = rounded
     beyond = np.flatnonzero(shapely.bounds(moved)[:, 2] > 180)
     for at in beyond:
         moved[at] = _cut(moved[at])
