@@ -125,6 +125,8 @@ _MOMOTOMBO = (
     Correction((40, 215), (110, 300), LAND),  # lava
     Correction((95, 150), (50, 100), WATER, teacher=(1,), known_too=True),  # crater lake
 )
+CLIPPED = {"taylorsville_L8"}
+"""Scenes whose dark river is 0 in every band, as its surface reflectance came out below 0."""
 CORRECTED: dict[str, tuple[Correction, ...]] = {
     "LC08_L1TP_017051_20151205": _MOMOTOMBO,
     "LC08_L2SP_017051_20151205": _MOMOTOMBO,
@@ -175,6 +177,9 @@ def read_scene(path: Path) -> RawScene:
         if band.common_name in place:
             pixels[i] = stack[place[band.common_name]]
     present = tuple(band.common_name in place for band in BANDS)
+    if path.stem in CLIPPED:
+        black = (pixels == 0).all(0)
+        pixels[np.ix_(present, *map(range, black.shape))] += black.astype(np.int16)
     return RawScene(
         path.stem, pixels, present, labels, tags.get("LICENCE", ""), tags.get("SOURCE", "")
     )
@@ -225,6 +230,8 @@ def allowed_sets(scene: RawScene) -> NDArray[np.uint8]:
         window &= (mndwi > fix.wetter) & (mndwi < fix.drier)
         window &= fix.known_too | (consensus == 255)
         allowed = np.where(window, fix.bits, allowed)
+    if scene.name in CLIPPED:
+        allowed = np.where(scene.pixels.max(0) == 1, WATER, allowed)
     if scene.name in SNOWY:
         allowed = np.where((mndwi > 0.4) & (green > 0.25), OBSCURED, LAND | OBSCURED)
     return np.where((scene.pixels != 0).any(0), allowed, 0).astype(np.uint8)

@@ -138,16 +138,16 @@ def test_water_colour_keeps_land_and_stays_dark_beyond_the_near_infrared():
     assert water.pixels[:, GREEN].max() > 0.1
 
 
-def test_streams_are_labelled_by_the_area_they_cover():
+@pytest.mark.parametrize("lakes", [0.0, 1.0])
+def test_streams_and_lakes_are_labelled_by_the_area_they_cover(lakes):
     batch = make_batch(n=16)
-    batch.pixels[:, :, :16, :16] = 0.01
-    augment.Streams(WAVES, 1.0)(batch, generator())
-    nir = batch.pixels[:, NIR, 16:]
-    allowed = batch.allowed[:, 16:]
-    assert set(allowed.unique().tolist()) == {1, 2, 3}
-    assert nir[allowed == 1].min() > 0.17
-    assert nir[allowed == 2].max() < 0.18
-    share = (allowed == 2).float().mean((1, 2))
+    augment.Streams(WAVES, 1.0, lakes=lakes)(batch, generator())
+    nir = batch.pixels[:, NIR]
+    assert set(batch.allowed.unique().tolist()) == {1, 2, 3}
+    assert nir[batch.allowed == 1].min() > 0.17
+    assert nir[batch.allowed == 2].max() < 0.185
+    assert nir[batch.allowed == 2].min() < 0.03
+    share = (batch.allowed == 2).float().mean((1, 2))
     assert (share < 0.6).all()
     assert (share > 0).sum() >= 12
 

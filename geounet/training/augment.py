@@ -199,8 +199,8 @@ def _blobs(
     generator: torch.Generator,
 ) -> Tensor:
     """Soft-edged random shapes in [0, 1] that cover a random share of each window."""
-    cells = [(2, 4, 9, 20), (4, 9, 20, 40), (7, 14, 30)][
-        int(torch.randint(3, (1,), generator=generator, device=generator.device))
+    cells = [(2, 4, 9, 20), (4, 9, 20, 40), (7, 14, 30), (16, 32, 64)][
+        int(torch.randint(4, (1,), generator=generator, device=generator.device))
     ]
     noise = smooth_noise(count, size, cells, generator)
     share = _uniform(*cover, count, generator)
@@ -257,23 +257,29 @@ class Paste:
 
 @dataclass(frozen=True)
 class Streams:
-    """Meandering rivers and canals a few pixels wide, mixed into the land by the area they cover.
+    """Rivers and canals a few pixels wide, ponds and lakes, mixed into land by the area they cover.
 
-    Their courses are contour lines of smooth noise; distance to such a line is about the noise over
-    its gradient. A pixel is water from half covered on, and either one from a sixth on.
+    The courses of rivers are contour lines of smooth noise; distance to such a line is about the
+    noise over its gradient. A pixel is water from 30% covered on, as people label narrow water, and
+    either one from an eighth on. Lakes are as dark as cloud shadows, and have a sharp edge.
     """
 
     wavelengths: tuple[float, ...]
     chance: float = 0.15
     width: tuple[float, float] = (1.0, 5.0)
-    """Full width in pixels, drawn evenly in its logarithm."""
+    """Full width of rivers in pixels, drawn evenly in its logarithm."""
+    lakes: float = 0.5
+    """Share of the chosen windows that get lakes instead of rivers."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
-        """Draw streams over the labelled land of some windows."""
+        """Draw water over the labelled land of some windows."""
         index = _chosen(batch, self.chance, generator)
         if not len(index):
             return
-        cover = self._cover(len(index), batch.pixels.shape[-2:], generator)
+        size = batch.pixels.shape[-2:]
+        rivers = self._rivers(len(index), size, generator)
+        lakes = _blobs(len(index), size, (0.01, 0.2), 0.03, generator)
+        cover = torch.where(_uniform(0, 1, len(index), generator) < self.lakes, lakes, rivers)
         pixels, allowed = batch.pixels[index], batch.allowed[index]
         land = allowed == LAND
         cover = cover * land.unsqueeze(1)
@@ -283,7 +289,7 @@ class Streams:
         batch.allowed[index] = sets.to(allowed.dtype)
         _write(batch, index, mixed)
 
-    def _cover(self, count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    def _rivers(self, count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
         noise = smooth_noise(count, size, (2, 4, 9), generator)
         noise = functional.avg_pool2d(noise, 5, 1, 2) + _uniform(-0.7, 0.7, count, generator)
         down, right = torch.gradient(noise, dim=(2, 3))
@@ -295,10 +301,12 @@ class Streams:
     def _water(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Dark water, more or less turbid, green and brown, under the window's own air."""
         n = len(pixels)
-        dark = 0.8 * functional.avg_pool2d(pixels, 8).flatten(2).amin(2)[:, :, None, None]
-        sediment = _column(SEDIMENT, self.wavelengths, pixels) * _uniform(0, 1.5, n, generator)
-        algae = _column(ALGAE, self.wavelengths, pixels) * _uniform(0, 0.6, n, generator)
-        return dark.clamp(max=0.12) + sediment + algae + _uniform(0, 0.01, n, generator)
+        least = functional.avg_pool2d(pixels, 8).flatten(2).amin(2)[:, :, None, None]
+        air = _column(RAYLEIGH, self.wavelengths, pixels) * _uniform(0.2, 1.3, n, generator)
+        dark = torch.minimum(least * _uniform(0.4, 0.9, n, generator), air + 0.01)
+        sediment = _column(SEDIMENT, self.wavelengths, pixels) * _uniform(0, 1.1, n, generator) ** 3
+        algae = _column(ALGAE, self.wavelengths, pixels) * _uniform(0, 0.8, n, generator) ** 2
+        return dark + sediment + algae + _uniform(0, 0.01, n, generator)
 
 
 @dataclass(frozen=True)
@@ -426,14 +434,14 @@ def _shade(pixels: Tensor, sun: Tensor, sky: Tensor, generator: torch.Generator)
 class Clouds:
     """Clouds with soft edges, and the shadows that they cast some way off.
 
-    Thick cloud is obscured, whatever lies below. A shadow keeps the sky's blue light and 5 to 45%
+    Thick cloud is obscured, whatever lies below. A shadow keeps the sky's blue light and 15 to 50%
     of the sun's; on land it is obscured, on water it is water or obscured. Where either is thin,
     the label below stays possible.
     """
 
     wavelengths: tuple[float, ...]
     chance: float = 0.3
-    cloud_share: float = 0.75
+    cloud_share: float = 0.85
     """How often the cloud that casts the shadow lies in the window too."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
@@ -454,7 +462,7 @@ class Clouds:
         self, batch: Batch, index: Tensor, cover: Tensor, generator: torch.Generator
     ) -> None:
         pixels = batch.pixels[index]
-        left = _uniform(0.05, 0.45, len(index), generator)
+        left = _uniform(0.15, 0.5, len(index), generator)
         sky = _column(SKYLIGHT, self.wavelengths, pixels)
         shaded = _shade(pixels, 1 - cover * (1 - left), sky, generator)
         allowed = batch.allowed[index]
@@ -489,7 +497,7 @@ class SnowCover:
     """Snow and ice over anything, in blobs: obscured. It is bright up to the near infrared."""
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.05
+    chance: float = 0.12
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Cover parts of some windows."""
@@ -497,7 +505,7 @@ class SnowCover:
         if not len(index):
             return
         n, size = len(index), batch.pixels.shape[-2:]
-        cover = _blobs(n, size, (0.1, 0.8), 0.15, generator)
+        cover = _blobs(n, size, (0.03, 0.7), 0.15, generator)
         light = (
             _uniform(0.5, 1.1, n, generator)
             * (1 + 0.2 * smooth_noise(n, size, (10, 30), generator))
