@@ -72,6 +72,18 @@ def test_tiles_of_an_unpadded_network_agree_exactly_with_the_whole(up):
     torch.testing.assert_close(tile, whole[..., 8 : 8 + side, 24 : 24 + side], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("up", ["transpose", "resize"])
+def test_features_are_cropped_about_their_middle(up):
+    net = UNet(1, 1, (2, 2), dropout=0, up=up).double().eval()
+    for parameter in net.parameters():  # kernels that are their own mirror image
+        torch.nn.init.constant_(parameter, 0.1)
+    g = net.geometry
+    side = 4 * g.multiple + g.remainder + 2 * g.margin
+    image = torch.randn(1, 1, side, side).double()
+    mirrored = net(image.flip(-1, -2)).flip(-1, -2)
+    torch.testing.assert_close(mirrored, net(image), rtol=1e-9, atol=0)
+
+
 def test_each_output_sees_exactly_the_margin():
     net = UNet(1, 1, (2, 2), dropout=0).double()
     g = net.geometry

@@ -27,7 +27,7 @@ from geounet.model import (
     load_model,
     save_model,
 )
-from geounet.training import TrainConfig, fitting, judging, train
+from geounet.training import TrainConfig, fitting, gathering, judging, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::geounet.errors.GeounetWarning"),
@@ -169,6 +169,20 @@ def test_an_unpadded_network_trains_and_runs(tmp_path):
         tmp_path / "scenes" / "a.tif", output=tmp_path / "out", model=str(result.model)
     )
     assert sum(run.pixels.values()) == 96 * 80
+
+
+def test_a_validation_predicts_what_lies_within_the_margin(tmp_path):
+    made(tmp_path / "scenes")
+    arch = {"decoder": "unet2015", "options": {"features": [4, 8, 8]}}
+    told = config(tmp_path, architecture=arch, window=36)
+    data = gathering.gather(told)
+    judge = judging.Judge(data, None, told, torch.device("cpu"), None)
+    pixels, allowed, logits = next(judge.predictions(build_network(data.spec).eval()))
+    assert pixels.shape[-2:] == allowed.shape[-2:] == logits.shape[-2:] == (36, 36)
+    ((_, source, _),) = data.valid
+    own, labels = source.read(44, 44, 36, 36)  # the first 36 pixels within a margin of 44
+    assert torch.equal(pixels[0], own)
+    assert torch.equal(allowed[0], labels)
 
 
 def test_smp_networks_by_name(tmp_path):

@@ -13,7 +13,7 @@ from geounet.model import Inputs
 from geounet.scene import open_scene
 from geounet.sensors import Radiometry
 from geounet.tiling import Window
-from geounet.training.dataset import LabelledScene, WindowSampler
+from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.scenes import SceneSource, keep_back, sites_of, survey
 
 BANDS = ("blue", "green", "red", "nir")
@@ -286,6 +286,17 @@ def test_with_a_margin_labels_lie_within_it(tmp_path):
     inner = batch.allowed[:, 20:-20, 20:-20]
     assert (inner != 0).flatten(1).any(1).all()
     assert ((inner == 2).flatten(1).any(1)).float().mean() > 0.3
+
+
+def test_with_a_margin_a_rare_class_still_lies_within_it():
+    allowed = torch.ones(800, 800, dtype=torch.uint8)
+    allowed[400:416, 400:416] = 2
+    memory = MemorySource(torch.full((1, 800, 800), 500), allowed)
+    labelled = LabelledScene.index("a", memory, (True,), site="a")
+    sampler = WindowSampler([labelled], size=120, batch=64, zoom=(0.7, 1.4), margin=44)
+    batch = sampler.draw(torch.Generator().manual_seed(0))
+    inner = (batch.allowed[:, 44:-44, 44:-44] == 2).flatten(1).any(1)
+    assert 0.35 < inner.float().mean() < 0.65
 
 
 def test_scenes_of_one_place_are_one_site(tmp_path):
