@@ -33,6 +33,7 @@ from geounet.vectors import (
     PixelPolygons,
     Polygonizer,
     check_writable,
+    densified,
     ground_areas,
     ground_measures,
     on_map,
@@ -543,7 +544,7 @@ def _frame(
     """A table from columns and geometries that are given in pixels."""
     if to_crs:
         check_crs(to_crs, at.crs)
-        geometries = shapely.segmentize(geometries, _EDGE_PIXELS)
+        geometries = densified(geometries, _EDGE_PIXELS)
     world = on_map(geometries, at.transform)
     if at.transform.determinant < 0:
         world = shapely.reverse(world)
