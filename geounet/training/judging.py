@@ -51,7 +51,7 @@ class Judge:
         self._places = places[::step]
 
     def __call__(self, network: Segmenter) -> float:
-        """Mean IoU of the classes that occur; all figures go into the diary."""
+        """Mean IoU of the classes that the labels hold; all figures go into the diary."""
         k = len(self._data.spec.classes)
         table, losses = np.zeros((k, k), np.int64), list[tuple[float, int]]()
         for _, allowed, logits in self.predictions(network):
@@ -94,11 +94,16 @@ def _starts(size: int, window: int) -> range:
 
 
 def _figures(table: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    """IoU of each class that occurs, their mean, and accuracy, of counts [truth, prediction]."""
-    both = np.diag(table)
-    either = table.sum(0) + table.sum(1) - both
+    """IoU of each class that the labels hold, their mean, and accuracy.
+
+    Args:
+        table: counts [truth, prediction].
+        classes: their names.
+    """
+    both, truth = np.diag(table), table.sum(1)
+    either = table.sum(0) + truth - both
     figures = {
-        f"{name}_iou": float(both[i] / either[i]) for i, name in enumerate(classes) if either[i]
+        f"{name}_iou": float(both[i] / either[i]) for i, name in enumerate(classes) if truth[i]
     }
     mean = sum(figures.values()) / max(len(figures), 1)
     accuracy = float(both.sum() / max(table.sum(), 1))
