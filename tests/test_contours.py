@@ -98,8 +98,7 @@ def test_equal_to_contourpy_between_the_centres(field: np.ndarray) -> None:
     expected = [
         shapely.Polygon(rings[0], rings[1:])
         for rings in (
-            [xy[a:b] + 0.5 for a, b in pairwise(at)]
-            for xy, at in zip(points, offsets, strict=True)
+            [xy[a:b] + 0.5 for a, b in pairwise(at)] for xy, at in zip(points, offsets, strict=True)
         )
     ]
     inner = shapely.box(0.5, 0.5, field.shape[1] - 0.5, field.shape[0] - 0.5)
