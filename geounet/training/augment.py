@@ -265,7 +265,7 @@ class Streams:
     """
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.15
+    chance: float = 0.22
     width: tuple[float, float] = (1.0, 5.0)
     """Full width of rivers in pixels, drawn evenly in its logarithm."""
     lakes: float = 0.5
@@ -411,7 +411,7 @@ class Relief:
             return
         n, size = len(index), batch.pixels.shape[-2:]
         slope = smooth_noise(n, size, (5, 11, 24), generator)
-        sun = (1 + _uniform(0.3, 1.2, n, generator) * slope).clamp(0.03, 1.6)
+        sun = (1 + _uniform(0.3, 0.9, n, generator) * slope).clamp(0.12, 1.6)
         pixels = batch.pixels[index]
         shaded = _shade(pixels, sun, _column(SKYLIGHT, self.wavelengths, pixels), generator)
         _write(batch, index, torch.where(_is(batch, index, LAND), shaded, pixels))
@@ -497,7 +497,7 @@ class SnowCover:
     """Snow and ice over anything, in blobs: obscured. It is bright up to the near infrared."""
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.12
+    chance: float = 0.18
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Cover parts of some windows."""
@@ -511,7 +511,11 @@ class SnowCover:
             * (1 + 0.2 * smooth_noise(n, size, (10, 30), generator))
         ).clamp(0.2, 1.2)
         pixels = batch.pixels[index]
-        snow = _column(SNOW, self.wavelengths, pixels) * light
+        waves = torch.tensor(self.wavelengths, device=pixels.device).view(1, -1, 1, 1)
+        # Old snow is darker in the blue; its shortwave infrared falls as its grains grow.
+        dust = (waves / 0.84).clamp(max=1) ** _uniform(0.0, 0.9, n, generator)
+        grain = torch.where(waves > 1.3, _uniform(0.2, 1.3, n, generator), 1.0)
+        snow = _column(SNOW, self.wavelengths, pixels) * light * dust * grain
         allowed, thick = batch.allowed[index], cover[:, 0]
         some = torch.where((thick > 0.15) & (allowed != 0), allowed | OBSCURED, allowed)
         batch.allowed[index] = torch.where(thick > 0.5, OBSCURED, some).to(allowed.dtype)
