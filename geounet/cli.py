@@ -254,23 +254,23 @@ def run(
         "overwrite": overwrite,
     }
     from geounet import pipeline  # noqa: PLC0415 - torch takes a second to load
+    from geounet.staging import check_free  # noqa: PLC0415
 
     job = pipeline.prepare(scene, pipeline.RunConfig.of(**config))
-    pipeline.check_outputs(job)
-    picture = _quicklook_path(job) if quicklook else None
+    picture = output / f"{job.scene.stem}_quicklook.png"
+    check_free(job.outputs | ({"quicklook": picture} if quicklook else {}), overwrite=overwrite)
     if dry_run or verbose:
         _say(_plan_record(job), as_json=as_json and dry_run, to_stderr=not dry_run)
     if dry_run:
         return
     with _progress_bar(hidden=quiet or as_json) as on_progress:
         result = pipeline.run_job(job, on_progress=on_progress)
-    if picture:
+    if quicklook:
         from geounet import report  # noqa: PLC0415 - only where it is asked for
 
         report.quicklook(job.scene, result.outputs["mask"], picture)
         result = replace(result, outputs={**result.outputs, "quicklook": picture})
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    if first and (not quiet or as_json):
+    if not quiet or as_json:
         _say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
 
 
@@ -476,7 +476,8 @@ def train(
     with _progress_bar(hidden=quiet or as_json, unit="steps") as bar:
         quietly = bar is None and (quiet or as_json)
         result = fitting.train(plan, on_progress=None if quietly else bar or _log)
-    if not quiet or as_json:
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    if first and (not quiet or as_json):
         _say(result.as_dict() if as_json else _training_record(result), as_json=as_json)
 
 
@@ -728,17 +729,6 @@ def models(
             )
             del record["normalisation"]
         _say(record, as_json=as_json)
-
-
-def _quicklook_path(job: Job) -> Path:
-    """Where the quicklook goes; refused before anything is done if it may not be replaced."""
-    path = job.config.output / f"{job.scene.stem}_quicklook.png"
-    if path.exists() and not job.config.overwrite:
-        raise OutputError(
-            f"an output may not exist unless it is to be replaced: {path}. "
-            f"Give --overwrite or another --output."
-        )
-    return path
 
 
 def _print_evaluation(found: Evaluation) -> None:

@@ -8,10 +8,7 @@ Each side runs ahead of the next by one item at most, so memory does not grow wi
 
 from __future__ import annotations
 
-import os
 import queue
-import shutil
-import tempfile
 import threading
 import time
 import warnings
@@ -27,15 +24,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import geounet
 from geounet.blending import BlendWindow, StripBlender
-from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import CLASSES, mask_writer, probability_writer
 from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
 from geounet.scene import Grid, Scene, open_scene
+from geounet.staging import check_free, staged
 from geounet.tiling import Window, WindowPlan
 from geounet.vectors import write_polygons, write_shorelines
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Iterator
 
     from numpy.typing import NDArray
@@ -46,7 +45,6 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "Strip",
-    "check_outputs",
     "fit",
     "predict_mask",
     "predict_strips",
@@ -596,9 +594,9 @@ def run(
 
 def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Do what `prepare` checked; see `run`."""
-    check_outputs(job)
+    check_free(job.outputs, overwrite=job.config.overwrite)
     clock = _Clock()
-    with clock("total"), _staged(job.outputs) as paths:
+    with clock("total"), staged(job.outputs) as paths:
         outputs, polygons = _write(job, paths, clock, on_progress)
     spec = job.model.spec
     radiometry = job.scene.radiometry
@@ -652,63 +650,3 @@ def _write(
             raise
         submit("finish", stack.close).result()
         return outputs, polygons.result()
-
-
-def check_outputs(job: Job) -> None:
-    """Refuse outputs that exist, and a folder that cannot be made or written to.
-
-    Raises:
-        OutputError: as said.
-    """
-    folder = job.config.output.absolute()
-    nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
-    if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
-        raise _not_writable(folder, f"{nearest} is none")
-    folders = [str(path) for path in job.outputs.values() if path.is_dir()]
-    if folders:
-        raise OutputError(
-            f"an output is a file; these are folders: {', '.join(folders)}. Remove them or "
-            f"choose another --output."
-        )
-    there = [str(path) for path in job.outputs.values() if path.exists()]
-    if there and not job.config.overwrite:
-        raise OutputError(
-            f"an output may not exist unless it is to be replaced: {', '.join(there)}. "
-            f"Give --overwrite or another --output."
-        )
-
-
-@contextmanager
-def _staged(outputs: dict[str, Path]) -> Iterator[dict[str, Path]]:
-    """Paths in a hidden folder beside the outputs; they are renamed when all are complete.
-
-    Raises:
-        OutputError: the folder cannot be made or written to.
-    """
-    folder = next(iter(outputs.values())).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=folder, prefix=".geounet-"))
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    try:
-        staged = {kind: stage / path.name for kind, path in outputs.items()}
-        yield staged
-        _rename(staged, outputs)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _rename(staged: dict[str, Path], outputs: dict[str, Path]) -> None:
-    for kind, path in outputs.items():
-        try:
-            staged[kind].replace(path)
-        except OSError as error:
-            raise _not_writable(path.parent, error) from error
-
-
-def _not_writable(folder: Path, reason: object) -> OutputError:
-    return OutputError(
-        f"the output must be a folder that can be written to: {folder}: {reason}. "
-        f"Choose another --output."
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -17,15 +18,19 @@ __all__ = ["check_free", "staged"]
 
 
 def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
-    """Refuse outputs that exist and may not be replaced.
+    """Refuse outputs that exist and may not be replaced, and folders that can't be written to.
 
     Args:
         outputs: what will be written, by kind.
         overwrite: whether files that exist may be replaced; folders never are.
 
     Raises:
-        OutputError: one of them exists.
+        OutputError: as said.
     """
+    for folder in {path.absolute().parent for path in outputs.values()}:
+        nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
+            raise _not_writable(folder, f"{nearest} is none")
     folders = [str(path) for path in outputs.values() if path.is_dir()]
     if folders:
         raise OutputError(
@@ -74,6 +79,6 @@ def _rename(draft: Path, path: Path) -> None:
 
 def _not_writable(folder: Path, reason: object) -> OutputError:
     return OutputError(
-        f"the output must be in a folder that can be written to: {folder}: {reason}. "
+        f"the output must be a folder that can be written to: {folder}: {reason}. "
         f"Choose another --output."
     )

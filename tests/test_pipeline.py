@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -39,6 +40,7 @@ from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError,
 from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation, Segmenter
 from geounet.pipeline import RunConfig, predict_mask, predict_strips, run
 from geounet.scene import SceneReader, Tile, open_scene
+from geounet.staging import check_free
 
 BANDS = tuple(
     InputBand(name=own, common_name=name, required=name != "swir16")
@@ -923,7 +925,7 @@ def test_an_output_folder_that_may_not_be_written_to(make_water, model, tmp_path
         raise PermissionError(13, "Permission denied")
 
     path, _ = make_water(30, 30)
-    monkeypatch.setattr(pipeline.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(OutputError, match=r"Permission denied.*--output"):
         run(path, output=tmp_path / "out")
     assert model.network.body.windows == 0
@@ -935,9 +937,9 @@ def test_a_check_of_outputs_sees_a_folder_that_cannot_be_written_to(make_water, 
     (tmp_path / "file").write_text("no folder")
     job = _job(path, _model(), output=tmp_path / "file" / "deep" / "out")
     with pytest.raises(OutputError, match="folder that can be written to"):
-        pipeline.check_outputs(job)
+        check_free(job.outputs)
     fine = _job(path, _model(), output=tmp_path / "new" / "deep" / "out")
-    pipeline.check_outputs(fine)
+    check_free(fine.outputs)
     assert not (tmp_path / "new").exists()
 
 
