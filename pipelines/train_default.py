@@ -56,8 +56,6 @@ PATTERNS = BandPatterns(
     required=(GREEN, PLACE["B04"], NIR),
     swap=(NIR, NIR08),
 )
-TRUST = 0.5
-"""Share of the fitted bias that is applied: two hand-labelled scenes do not stand for the world."""
 SHOWN = {"10_bands": tuple(range(len(BANDS))), "6_bands": SIX, "4_bands": FOUR}
 """Band patterns for which IoU is reported."""
 SOURCES = (
@@ -424,41 +422,25 @@ def hand_pixels(
     return torch.cat(logits), torch.cat(truth)
 
 
-def fit_calibration(logits: torch.Tensor, water: torch.Tensor) -> tuple[float, float]:
-    """Temperature and bias of water's logit that fit the hand labels best (least log loss).
+def fit_temperature(logits: torch.Tensor, water: torch.Tensor) -> float:
+    """The temperature at which water's probability fits the hand labels best (least log loss)."""
 
-    People count mixed shore pixels as water; the bias says by how much (vector scaling of one
-    class, Guo et al. 2017, arXiv:1706.04599, section 4.2).
-    """
-
-    def log_loss(pair: tuple[float, float]) -> float:
-        p = calibrated(logits, *pair)[:, 1].double().clamp(1e-6, 1 - 1e-6)
+    def log_loss(temperature: float) -> float:
+        p = (logits / temperature).softmax(1)[:, 1].double().clamp(1e-6, 1 - 1e-6)
         return float(torch.where(water, p.log(), (1 - p).log()).mean().neg())
 
-    temperatures = np.exp(np.linspace(-0.7, 1.0, 35)).round(3).tolist()
-    biases = np.linspace(-1.0, 1.0, 21).round(2).tolist()
-    bias = min(biases, key=lambda b: min(log_loss((t, b)) for t in temperatures[::4]))
-    return min(temperatures, key=lambda t: log_loss((t, bias))), bias
+    return min(np.exp(np.linspace(-1, 1.5, 101)).round(3).tolist(), key=log_loss)
 
 
-def calibrated(logits: torch.Tensor, temperature: float, bias: float) -> torch.Tensor:
-    """Probabilities ``[n, classes]``."""
-    shift = torch.tensor([0.0, bias, 0.0])
-    return ((logits + shift) / temperature).softmax(1)
-
-
-def draw_reliability(
-    path: Path, logits: torch.Tensor, water: torch.Tensor, fitted: tuple[float, float]
-) -> float:
+def draw_reliability(path: Path, logits: torch.Tensor, water: torch.Tensor, fitted: float) -> float:
     """Draw water's share against its probability; the expected calibration error after fitting."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - the drawing is optional
 
     figure = Figure((5, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-    label = f"temperature {fitted[0]:g}, bias {fitted[1]:g}"
-    for pair, name in (((1.0, 0.0), "raw"), (fitted, label)):
-        p = calibrated(logits, *pair)[:, 1]
+    for temperature, name in ((1.0, "raw"), (fitted, f"temperature {fitted:g}")):
+        p = (logits / temperature).softmax(1)[:, 1]
         place = (p * 15).long().clamp(max=14)
         count = torch.bincount(place, minlength=15).double()
         mean = torch.bincount(place, p.double(), 15) / count
@@ -534,16 +516,10 @@ def finish(network: Segmenter, spec: ModelSpec, args: argparse.Namespace) -> Non
     """Calibrate, measure, and write the model file."""
     scenes = read_valid(args.data / "valid")
     logits, water = hand_pixels(network, scenes)
-    temperature, bias = fit_calibration(logits, water)
-    bias = round(bias * TRUST, 2)
-    print("bias of water", bias)
-    error = None
-    if args.reliability:
-        error = draw_reliability(args.reliability, logits, water, (temperature, bias))
-    with torch.no_grad():
-        network.body.segmentation_head[0].bias[1] += bias
+    temperature = fit_temperature(logits, water)
     metrics = score(network, scenes)
-    if error is not None:
+    if args.reliability:
+        error = draw_reliability(args.reliability, logits, water, temperature)
         metrics["expected_calibration_error"] = round(error, 4)
     update = {"temperature": temperature, "metrics": metrics, "sources": SOURCES}
     print(json.dumps(update, indent=1))
