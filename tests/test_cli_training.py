@@ -44,10 +44,10 @@ def call(capfd, monkeypatch):
 
 @pytest.fixture
 def folder(make_raster, tmp_path):
-    """A configuration and one scene with its label: a lake."""
+    """A configuration and one scene with its label: a lake that reaches the rows kept apart."""
     (tmp_path / "scenes").mkdir()
     rows, cols = np.mgrid[:96, :80]
-    lake = (rows - 50) ** 2 + (cols - 40) ** 2 < 700
+    lake = (rows - 62) ** 2 + (cols - 40) ** 2 < 700
     stack = np.stack([np.where(lake, *pair) for pair in ((600, 900), (400, 1000), (200, 2500))])
     noise = np.random.default_rng(0).normal(0, 100, stack.shape)
     stack = (stack + noise).clip(50).astype(np.uint16)
