@@ -49,6 +49,7 @@ __all__ = [
     "default_bands",
     "load_model",
     "match_bands",
+    "resolve_device",
     "save_model",
     "shipped_models",
 ]

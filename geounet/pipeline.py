@@ -26,7 +26,7 @@ import geounet
 from geounet.blending import BlendWindow, StripBlender
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import CLASSES, mask_writer, probability_writer
-from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands
+from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands, resolve_device
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
 from geounet.scene import Grid, Scene, open_scene
 from geounet.staging import check_free, staged
@@ -222,7 +222,7 @@ class Job:
             "SOURCE": Path(self.scene.uri).name,
             "BANDS": ", ".join(f"{k}={v}" for k, v in self.bands_used.items()),
             "BANDS_MISSING": ", ".join(self.bands_missing),
-            "RADIOMETRY": radiometry.reason + (" (assumed)" if radiometry.assumed else ""),
+            "RADIOMETRY": radiometry.decision,
             "SCALE": " ".join(f"{radiometry.scale[i]:g}" for i in self.inputs.read),
             "OFFSET": " ".join(f"{radiometry.offset[i]:g}" for i in self.inputs.read),
             "TILE": str(self.plan.tile),
@@ -306,7 +306,7 @@ def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
             f"Use --format gpkg, parquet or fgb."
         )
     _check_numbers(scene, inputs)
-    device = str(TorchEngine(model, inputs, device=config.device).device)
+    device = str(resolve_device(config.device))
     return Job(scene, model, inputs, plan, config, device)
 
 
@@ -599,7 +599,6 @@ def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) 
     with clock("total"), staged(job.outputs) as paths:
         outputs, polygons = _write(job, paths, clock, on_progress)
     spec = job.model.spec
-    radiometry = job.scene.radiometry
     return RunResult(
         outputs=job.outputs,
         area_km2={CLASSES[code]: area / 1e6 for code, area in outputs.area.items()},
@@ -610,7 +609,7 @@ def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) 
         device=job.device,
         bands=job.bands_used,
         bands_missing=job.bands_missing,
-        radiometry=radiometry.reason + (" (assumed)" if radiometry.assumed else ""),
+        radiometry=job.scene.radiometry.decision,
         windows=job.plan.count,
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
     )

@@ -209,6 +209,11 @@ class Radiometry:
     assumed: bool = False
     """True where nothing in the file or from the user says so."""
 
+    @property
+    def decision(self) -> str:
+        """The reason, marked where it was assumed; for the record."""
+        return self.reason + (" (assumed)" if self.assumed else "")
+
     def __post_init__(self) -> None:
         numbers = (*self.scale, *self.offset)
         if not all(math.isfinite(x) for x in numbers) or not all(s > 0 for s in self.scale):
