@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geounet.sensors import Radiometry
+    from geounet.radiometry import Radiometry
     from geounet.tiling import Axis
 
 __all__ = [

@@ -20,7 +20,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geounet.errors import GeounetWarning, SceneError
-from geounet.sensors import Radiometry, decide_radiometry, name_bands
+from geounet.radiometry import Evidence, Radiometry, decide_radiometry, state_bands
+from geounet.sensors import name_bands
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
@@ -266,9 +267,7 @@ def open_scene(
             uri=uri,
             grid=Grid(source.crs, source.transform, source.width, source.height),
             bands=names,
-            radiometry=decide_radiometry(
-                source.dtypes[0], source.scales, source.offsets, scale=scale, offset=offset
-            ),
+            radiometry=decide_radiometry(_evidence(source), scale=scale, offset=offset),
             dtype=source.dtypes[0],
             nodata=source.nodata if nodata is None else nodata,
             masked=MaskFlags.per_dataset in source.mask_flag_enums[0],
@@ -280,6 +279,15 @@ def open_scene(
             )
     _warn_of_assumptions(scene)
     return scene
+
+
+def _evidence(source: rasterio.DatasetReader) -> Evidence:
+    """What the file says of its numbers."""
+    return Evidence(
+        dtype=source.dtypes[0],
+        count=source.count,
+        bands=state_bands("band metadata", source.scales, source.offsets),
+    )
 
 
 def _name_bands(source: rasterio.DatasetReader, told: Sequence[str] | None) -> tuple[str, ...]:

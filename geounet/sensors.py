@@ -1,4 +1,4 @@
-"""Bands of the sensors that geounet knows, and how their numbers become reflectance.
+"""Bands of the sensors that geounet knows.
 
 Bands go by their STAC ``eo`` common names inside geounet ("green", "nir08"), so that one model
 serves several sensors. Centre wavelengths are those of the missions' spectral response documents:
@@ -7,7 +7,6 @@ ESA, *Sentinel-2 Spectral Response Functions* (S2A); USGS, *Landsat 8 Data Users
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from geounet.errors import ConfigError, SceneError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["SENSORS", "Band", "Radiometry", "Sensor", "decide_radiometry", "name_bands"]
+__all__ = ["SENSORS", "Band", "Sensor", "name_bands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,91 +193,3 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(names)}. Tell them apart with --bands ('-' leaves one out)."
         )
     return tuple(names)
-
-
-@dataclass(frozen=True, slots=True)
-class Radiometry:
-    """How stored numbers become reflectance: ``reflectance = number * scale + offset``."""
-
-    scale: tuple[float, ...]
-    """One a band, in file order."""
-    offset: tuple[float, ...]
-    """One a band, in file order."""
-    reason: str
-    """What the decision rests on, for people to read."""
-    assumed: bool = False
-    """True where nothing in the file or from the user says so."""
-
-    @property
-    def decision(self) -> str:
-        """The reason, marked where it was assumed; for the record."""
-        return self.reason + (" (assumed)" if self.assumed else "")
-
-    def __post_init__(self) -> None:
-        numbers = (*self.scale, *self.offset)
-        if not all(math.isfinite(x) for x in numbers) or not all(s > 0 for s in self.scale):
-            raise ConfigError(
-                f"scale must be a positive number and offset a number; "
-                f"got scale {self.scale}, offset {self.offset}."
-            )
-
-
-def decide_radiometry(
-    dtype: str,
-    scales: Sequence[float],
-    offsets: Sequence[float],
-    *,
-    scale: float | None = None,
-    offset: float | None = None,
-) -> Radiometry:
-    """Decide scale and offset from evidence: the user's word, then the file's, then convention.
-
-    Args:
-        dtype: numpy name of the stored type.
-        scales: the raster's scale per band (1.0 where it has none).
-        offsets: the raster's offset per band, in units of reflectance (0.0 where it has none).
-        scale: what the user says, for all bands.
-        offset: what the user says, for all bands, in units of reflectance.
-
-    Raises:
-        SceneError: 8-bit numbers without a scale (a picture made for display, not reflectance), or
-            complex ones.
-        ConfigError: a scale that is not a positive number.
-    """
-    count = len(scales)
-    stated = any(s != 1.0 for s in scales) or any(o != 0.0 for o in offsets)
-    floating = dtype.startswith("float")
-    if dtype.startswith("complex"):
-        raise SceneError(f"pixels must be reflectance; got {dtype}. Use an optical product.")
-    if scale is None and not stated and dtype in {"uint8", "int8"}:
-        raise SceneError(
-            f"pixels must be reflectance; {dtype} without a scale is a picture made for display. "
-            f"Use the product itself, or give --scale and --offset if these are reflectances."
-        )
-    if scale is not None or offset is not None:
-        convention = 1.0 if floating else 1e-4
-        base = tuple(scales) if stated else (convention,) * count
-        told = {"scale": scale is not None, "offset": offset is not None}
-        rest = "band metadata" if stated else "convention"
-        return Radiometry(
-            base if scale is None else (scale,) * count,
-            tuple(offsets) if offset is None else (offset,) * count,
-            " and ".join(name for name, given in told.items() if given)
-            + " as told"
-            + "".join(f", {name} from {rest}" for name, given in told.items() if not given),
-        )
-    if stated:
-        return Radiometry(tuple(scales), tuple(offsets), "scale and offset from the band metadata")
-    if floating:
-        return Radiometry(
-            (1.0,) * count,
-            (0.0,) * count,
-            "floating point taken as reflectance 0 to 1",
-            assumed=True,
-        )
-    return Radiometry(
-        (1e-4,) * count,
-        (0.0,) * count,
-        f"{dtype} taken as reflectance x 10000, no offset",
-        assumed=True,
-    )

@@ -29,7 +29,8 @@ from geounet.model import (
     save_model,
     shipped_models,
 )
-from geounet.sensors import SENSORS, Radiometry
+from geounet.radiometry import Radiometry
+from geounet.sensors import SENSORS
 from geounet.tiling import Axis
 
 SMALL = Architecture(decoder="unet2015", options={"features": [2], "padded": True, "dropout": 0.0})

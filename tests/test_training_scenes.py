@@ -10,8 +10,8 @@ from rasterio.features import rasterize
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
 from geounet.model import Inputs
+from geounet.radiometry import Radiometry
 from geounet.scene import open_scene
-from geounet.sensors import Radiometry
 from geounet.tiling import Window
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.scenes import SceneSource, keep_back, sites_of, survey
