@@ -24,6 +24,7 @@ from geounet.model import (
     Normalisation,
     build_network,
     save_model,
+    shipped_models,
 )
 
 BANDS = tuple(
@@ -252,6 +253,15 @@ def test_models(call, network):
     record = _strict_json(call("models", network, "--json")[1])
     assert ModelSpec.model_validate({k: v for k, v in record.items() if k != "sha256"})
     assert record["sha256"] == geounet.load_model(network).digest
+
+
+def test_models_without_a_name_are_one_json_list(call, network, monkeypatch):
+    """However many ship: all that is printed is one document."""
+    both = {"tiny": network, **shipped_models()}
+    monkeypatch.setattr("geounet.model.shipped_models", lambda: both)
+    records = _strict_json(call("models", "--json")[1])
+    assert len(records) == len(both) >= 2
+    assert records[0] == _strict_json(call("models", network, "--json")[1])
 
 
 def test_version_and_help(call):

@@ -1,0 +1,278 @@
+"""Commands about models: train, audit, evaluate, models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geounet.cli.application import app
+from geounet.cli.options import (
+    AsJson,
+    LabelBand,
+    band_of,
+    names,
+)
+from geounet.cli.show import console, print_json, print_table, progress_bar, say
+from geounet.errors import OutputError
+
+if TYPE_CHECKING:
+    from geounet.evaluate import Evaluation
+    from geounet.model import Model
+    from geounet.training import Audit, TrainProgress, TrainResult
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file.", show_default="flags alone")
+    ] = None,
+    *,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of NAME.tif with NAME.label.tif or NAME.gpkg; may be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write to, or to go on in."),
+    ] = None,
+    valid: Annotated[
+        list[Path] | None,
+        typer.Option(help="The same for validation.", show_default="a fifth of the sites"),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Bands to use, e.g. B02,B03,B04,B08.", show_default="the scenes'"),
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Unet, UnetPlusPlus, DeepLabV3Plus, …, unet2015.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="resnet18, densenet121, tu-mobilenetv4_conv_small, …")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="A model to start from.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="bce, dice, bce_dice, focal, lovasz, lovasz_hinge, cross_entropy, border, partial."
+        ),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to train for.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="The same, in passes over the data.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows at once.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of a window in pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes everything that is drawn.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other key of the TOML file: loss.gamma=1.5; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Train a model on labelled scenes. Run it again to go on with one that was interrupted."""
+    from geounet.training import config as settings  # noqa: PLC0415 - keeps --help fast
+
+    told: dict[str, Any] = {
+        "data": data,
+        "output": output,
+        "valid": valid,
+        "bands": names(bands),
+        "architecture": _given(decoder=decoder, encoder=encoder),
+        "start": start,
+        "loss": _given(name=loss),
+        "optimiser": _given(rate=rate),
+        "steps": steps,
+        "epochs": epochs,
+        "batch": batch,
+        "window": window,
+        "seed": seed,
+        "device": device,
+    }
+    told = {key: value for key, value in told.items() if value not in (None, {}, [])}
+    for text in setting or []:
+        told = settings.joined(told, settings.parse_setting(text))
+    if config is None:
+        plan = settings.TrainConfig.of(**told)
+    else:
+        plan = settings.read_config(config, **told)
+    from geounet.training import fitting  # noqa: PLC0415 - torch takes a second to load
+
+    with progress_bar(hidden=quiet or as_json, unit="steps") as bar:
+        quietly = bar is None and (quiet or as_json)
+        result = fitting.train(plan, on_progress=None if quietly else bar or _log)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    if first and (not quiet or as_json):
+        say(result.as_dict() if as_json else _training_record(result), as_json=as_json)
+
+
+def _log(at: TrainProgress) -> None:
+    typer.echo(at.line, err=True)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _training_record(result: TrainResult) -> dict[str, Any]:
+    return {
+        "steps": f"{result.steps}" + (" (stopped early)" if result.stopped_early else ""),
+        **{name: f"{value:.4f}" for name, value in result.metrics.items()},
+        "learned": ", ".join(result.train),
+        "validated on": ", ".join(result.valid) or "nothing",
+        "time": f"{result.seconds:.1f} s",
+        **{kind: str(path) for kind, path in result.outputs.items()},
+    }
+
+
+@app.command()
+def audit(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of NAME.tif with NAME.label.tif or NAME.gpkg.")
+    ],
+    *,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet to write (PNG): scenes beside their labels.")
+    ] = None,
+    label_band: LabelBand = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check labels before training: against water indices, swapped classes, shifts, unknown."""
+    from geounet.labels import LabelRules  # noqa: PLC0415 - keeps --help fast
+    from geounet.training import auditing  # noqa: PLC0415
+
+    if sheet and not sheet.parent.is_dir():
+        raise OutputError(f"the contact sheet's folder must exist; there is no {sheet.parent}.")
+    band = band_of(label_band)
+    rules = LabelRules(classes=("land", "water", "obscured"), band=band)
+    with progress_bar(hidden=as_json, unit="scenes") as on_progress:
+        found = auditing.audit(*folders, sheet=sheet, rules=rules, on_progress=on_progress)
+    if as_json:
+        say(found.as_dict(), as_json=True)
+    else:
+        _print_audit(found)
+
+
+def _print_audit(found: Audit) -> None:
+    """A table; as wide as it needs to be where the output is no terminal."""
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.1%}"
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    rows = [
+        (
+            check.scene,
+            f"{check.size[0]} x {check.size[1]}",
+            share(check.water),
+            share(check.unknown),
+            share(check.ndwi),
+            share(check.mndwi),
+            number(check.correlation),
+            "" if check.shift is None else f"{check.shift[0]}, {check.shift[1]}",
+            "; ".join(check.remarks),
+        )
+        for check in found.checks
+    ]
+    header = ("scene", "size", "water", "unknown", "NDWI", "MNDWI", "r", "shift", "remarks")
+    print_table(header, rows, right=range(1, 8), bold=lambda row: bool(row[-1]))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model's name or file.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of NAME.tif with NAME.label.tif or NAME.gpkg; or a scene with --label."
+        ),
+    ],
+    *,
+    label: Annotated[
+        Path | None, typer.Option(help="The label of a single scene: a raster or polygons.")
+    ] = None,
+    label_band: LabelBand = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns", help="Judge again with 12, 10, 6 and 4 bands only.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write an HTML page with pictures.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the intervals' draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a model on labelled scenes, beside NDWI, MNDWI and Otsu's threshold."""
+    from geounet import evaluate as judge  # noqa: PLC0415 - keeps --help fast
+    from geounet.labels import Pair  # noqa: PLC0415
+    from geounet.model import load_model  # noqa: PLC0415
+    from geounet.scene import open_scene  # noqa: PLC0415
+
+    if report and not report.parent.is_dir():
+        raise OutputError(f"the report's folder must exist; there is no {report.parent}.")
+    band = band_of(label_band)
+    pairs = [Pair(open_scene(data), label)] if label else data
+    with progress_bar(hidden=as_json, unit="masks") as on_progress:
+        found = judge.evaluate(
+            load_model(model),
+            pairs,
+            band_patterns=tuple(judge.BAND_PATTERNS) if patterns else (),
+            device=device,
+            settings=judge.Settings(label_band=band, seed=seed),
+            on_progress=on_progress,
+        )
+    if as_json:
+        say(found.as_dict(), as_json=True)
+    else:
+        _print_evaluation(found)
+    if report:
+        from geounet.report import evaluation_report  # noqa: PLC0415
+
+        evaluation_report(found, report)
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    from geounet.report import evaluation_table, fit_columns  # noqa: PLC0415 - keeps --help fast
+
+    header, rows = fit_columns(*evaluation_table(found), console().width)
+    for score in found.of(found.methods[0]):
+        if score.score is None:
+            typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)
+    right = range(2, len(header))
+    print_table(header, rows, right=right, bold=lambda row: row[0] == found.methods[0])
+    if "Kappa" not in header:
+        typer.echo("A wider terminal, --json and --report show more columns.", err=True)
+
+
+@app.command()
+def models(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's name or file.", show_default="all that ship")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show the contract of a model: what it takes and gives, and where it comes from."""
+    from geounet.model import load_model, shipped_models  # noqa: PLC0415 - keeps --help fast
+
+    found = [load_model(name) for name in ([model] if model else shipped_models())]
+    if as_json:
+        records = [{**each.spec.model_dump(mode="json"), "sha256": each.digest} for each in found]
+        print_json(records[0] if model else records)
+        return
+    for each in found:
+        say(_contract(each), as_json=False)
+
+
+def _contract(model: Model) -> dict[str, Any]:
+    record = {**model.spec.model_dump(mode="json"), "sha256": model.digest}
+    record["bands"] = ", ".join(
+        band.name + (" (required)" if band.required else "") for band in model.spec.bands
+    )
+    del record["normalisation"]
+    return record

@@ -1,0 +1,213 @@
+"""Commands about one scene: run, info."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geounet.cli.application import app
+from geounet.cli.options import (
+    AsJson,
+    Bands,
+    Blend,
+    Connectivity,
+    Edges,
+    EdgesOption,
+    FillHoles,
+    Format,
+    MinArea,
+    Nodata,
+    Offset,
+    OutFormat,
+    Overwrite,
+    Scale,
+    SceneArgument,
+    Simplify,
+    Threshold,
+    ToCrs,
+    names,
+)
+from geounet.cli.show import progress_bar, say
+from geounet.errors import GeounetWarning
+
+if TYPE_CHECKING:
+    from geounet.pipeline import Job, RunResult
+    from geounet.scene import Scene
+
+
+@app.command()
+def run(
+    scene: SceneArgument,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
+        "out"
+    ),
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A model's name or file.")
+    ] = "default",
+    bands: Bands = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Window size in pixels.", show_default="the model's")
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Pixels that windows share at least.", show_default="the model's"),
+    ] = None,
+    blend: Annotated[Blend, typer.Option(help="How windows fade into each other.")] = Blend.hann,
+    threshold: Threshold = 0.5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Windows predicted at once.", show_default="by the device"),
+    ] = None,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Also write the water probability.")
+    ] = False,
+    polygons: Annotated[bool, typer.Option(help="Write the water's polygons.")] = True,
+    edges: EdgesOption = Edges.pixel,
+    shoreline: Annotated[
+        bool, typer.Option("--shoreline", help="Also write lines with the water on their left.")
+    ] = False,
+    format: OutFormat = Format.gpkg,  # noqa: A002
+    to_crs: ToCrs = None,
+    min_area: MinArea = 0.0,
+    fill_holes: FillHoles = 0.0,
+    simplify: Simplify = 0.0,
+    connectivity: Connectivity = 4,
+    quicklook: Annotated[
+        bool, typer.Option("--quicklook", help="Also write a PNG of scene and water.")
+    ] = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print the plan and all stages.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Segment a scene: a land/water mask and the water's polygons."""
+    if quiet:
+        warnings.simplefilter("ignore", GeounetWarning)
+    config = {
+        "output": output,
+        "model": model,
+        "bands": names(bands),
+        "scale": scale,
+        "offset": offset,
+        "nodata": nodata,
+        "tile": tile,
+        "overlap": overlap,
+        "blend": blend.value,
+        "threshold": threshold,
+        "device": device,
+        "batch": batch,
+        "probability": probability,
+        "polygons": polygons,
+        "edges": edges.value,
+        "shoreline": shoreline,
+        "format": format.value,
+        "to_crs": to_crs,
+        "min_area": min_area,
+        "fill_holes": fill_holes,
+        "simplify": simplify,
+        "connectivity": connectivity,
+        "overwrite": overwrite,
+    }
+    from geounet import pipeline  # noqa: PLC0415 - torch takes a second to load
+    from geounet.staging import check_free  # noqa: PLC0415
+
+    job = pipeline.prepare(scene, pipeline.RunConfig.of(**config))
+    picture = output / f"{job.scene.stem}_quicklook.png"
+    check_free(job.outputs | ({"quicklook": picture} if quicklook else {}), overwrite=overwrite)
+    if dry_run or verbose:
+        say(_plan_record(job), as_json=as_json and dry_run, to_stderr=not dry_run)
+    if dry_run:
+        return
+    with progress_bar(hidden=quiet or as_json) as on_progress:
+        result = pipeline.run_job(job, on_progress=on_progress)
+    if quicklook:
+        from geounet import report  # noqa: PLC0415 - only where it is asked for
+
+        report.quicklook(job.scene, result.outputs["mask"], picture)
+        result = replace(result, outputs={**result.outputs, "quicklook": picture})
+    if not quiet or as_json:
+        say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
+
+
+@app.command()
+def info(
+    scene: SceneArgument,
+    *,
+    bands: Bands = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is understood of a scene: bands, grid, radiometry."""
+    from geounet.scene import open_scene  # noqa: PLC0415 - keeps --help fast
+
+    found = open_scene(scene, bands=names(bands), scale=scale, offset=offset, nodata=nodata)
+    say(_scene_record(found), as_json=as_json)
+
+
+def _scene_record(scene: Scene) -> dict[str, Any]:
+    grid, radiometry, nodata = scene.grid, scene.radiometry, scene.nodata
+    crs = grid.crs.to_string() if grid.crs else None
+    return {
+        "scene": scene.uri,
+        "size": f"{grid.width} x {grid.height} pixels",
+        "crs": crs,
+        "transform": list(grid.transform)[:6],
+        "blocks": f"{scene.block[1]} x {scene.block[0]}",
+        "type": scene.dtype,
+        "nodata": str(nodata) if nodata is not None and not math.isfinite(nodata) else nodata,
+        "bands": ", ".join(scene.bands),
+        "radiometry": radiometry.reason,
+        "assumed": radiometry.assumed,
+    }
+
+
+def _plan_record(job: Job) -> dict[str, Any]:
+    plan = job.plan
+    return {
+        **_scene_record(job.scene),
+        "model": f"{job.model.spec.name} {job.model.spec.version}",
+        "bands used": ", ".join(f"{k}={v}" for k, v in job.bands_used.items()),
+        "bands missing": ", ".join(job.bands_missing) or "none",
+        "device": job.device,
+        "windows": f"{plan.count} of {plan.cols.tile} x {plan.rows.tile}, overlap {plan.overlap}",
+        "strips": len(plan.rows.starts),
+        "memory": f"about {job.expected_memory / 2**30:.1f} GiB",
+        **{kind: str(path) for kind, path in job.outputs.items()},
+    }
+
+
+def _summary(result: RunResult, *, verbose: bool) -> dict[str, Any]:
+    stages = {k: v for k, v in result.seconds.items() if k != "total"}
+    return {
+        "water": f"{result.area_km2['water']:.3f} km2",
+        "land": f"{result.area_km2['land']:.3f} km2",
+        "obscured": f"{result.area_km2['obscured']:.3f} km2",
+        "not observed": f"{result.area_km2['not observed']:.3f} km2",
+        **({} if result.polygons is None else {"water bodies": f"{result.polygons} polygons"}),
+        "model": f"{result.model} on {result.device}",
+        "bands": ", ".join(f"{k}={v}" for k, v in result.bands.items()),
+        **({"missing": ", ".join(result.bands_missing)} if result.bands_missing else {}),
+        "radiometry": result.radiometry,
+        **({"sha256": result.model_sha256, "windows": result.windows} if verbose else {}),
+        "time": f"{result.seconds['total']:.1f} s ("
+        + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
+        + ")",
+        **{kind: str(path) for kind, path in result.outputs.items()},
+    }
