@@ -212,7 +212,8 @@ class Job:
     def tags(self) -> dict[str, str]:
         """Provenance, for the outputs."""
         spec, radiometry = self.model.spec, self.scene.radiometry
-        acquired = acquisition_time(self.scene.uri)
+        product = self.scene.product
+        acquired = product.acquired or acquisition_time(product.path)
         return {
             **({"ACQUIRED": acquired} if acquired else {}),
             "GEOUNET_VERSION": geounet.__version__,

@@ -9,18 +9,19 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
 import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geounet.errors import GeounetWarning, SceneError
-from geounet.radiometry import Evidence, Radiometry, decide_radiometry, state_bands
+from geounet.products import find_product
+from geounet.products.raster import open_raster
+from geounet.radiometry import Radiometry, decide_radiometry
 from geounet.sensors import name_bands
 from geounet.tiling import Window
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from affine import Affine
     from numpy.typing import NDArray
     from rasterio.crs import CRS
+
+    from geounet.products import Product
 
 __all__ = ["Grid", "Scene", "SceneReader", "Tile", "open_scene"]
 
@@ -96,6 +99,9 @@ class Scene:
     """What is known of a scene before a pixel is read."""
 
     uri: str
+    """What the user gave."""
+    product: Product
+    """What it is, and the path that GDAL opens."""
     grid: Grid
     bands: tuple[str, ...]
     """Common names in file order; a band whose name is not known keeps its own."""
@@ -109,8 +115,8 @@ class Scene:
 
     @property
     def stem(self) -> str:
-        """File name without folder and suffix; outputs are named after it."""
-        return Path(self.uri).stem
+        """Outputs are named after it; of a file, its name without folder and suffix."""
+        return self.product.stem
 
     @property
     def read_rows(self) -> int:
@@ -125,7 +131,7 @@ class Scene:
         cache = min(max(wanted, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         with ExitStack() as stack:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
-            yield SceneReader(self, stack.enter_context(_open_dataset(self.uri)))
+            yield SceneReader(self, stack.enter_context(open_raster(self.product.path, self.uri)))
 
     def reflectance(
         self, names: Sequence[str], window: Window | None = None
@@ -219,20 +225,6 @@ def observed(dn: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     return valid
 
 
-def _open_dataset(uri: str) -> rasterio.DatasetReader:
-    """Open a raster, quiet about a missing georeference: `open_scene` says that once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            return rasterio.open(uri)
-        except (RasterioError, OSError) as error:
-            if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
-                raise SceneError(f"a scene must exist: there is no {uri}.") from error
-            raise SceneError(
-                f"a scene must be a raster that GDAL opens: {uri}: {error}."
-            ) from error
-
-
 def open_scene(
     uri: str | os.PathLike[str],
     *,
@@ -261,17 +253,19 @@ def open_scene(
             reflectance.
     """
     uri = str(uri)
-    with _open_dataset(uri) as source:
-        names = _name_bands(source, bands)
+    product = find_product(uri)
+    with open_raster(product.path, uri) as source:
+        names = _name_bands(source, product.names, bands)
         scene = Scene(
             uri=uri,
+            product=product,
             grid=Grid(source.crs, source.transform, source.width, source.height),
             bands=names,
-            radiometry=decide_radiometry(_evidence(source), scale=scale, offset=offset),
+            radiometry=decide_radiometry(product.evidence, scale=scale, offset=offset),
             dtype=source.dtypes[0],
-            nodata=source.nodata if nodata is None else nodata,
+            nodata=product.nodata if nodata is None else nodata,
             masked=MaskFlags.per_dataset in source.mask_flag_enums[0],
-            block=source.block_shapes[0],
+            block=product.block or source.block_shapes[0],
         )
         if len(set(source.dtypes)) > 1:
             raise SceneError(
@@ -281,22 +275,15 @@ def open_scene(
     return scene
 
 
-def _evidence(source: rasterio.DatasetReader) -> Evidence:
-    """What the file says of its numbers."""
-    return Evidence(
-        dtype=source.dtypes[0],
-        count=source.count,
-        bands=state_bands("band metadata", source.scales, source.offsets),
-    )
-
-
-def _name_bands(source: rasterio.DatasetReader, told: Sequence[str] | None) -> tuple[str, ...]:
+def _name_bands(
+    source: rasterio.DatasetReader, own: Sequence[str | None], told: Sequence[str] | None
+) -> tuple[str, ...]:
     """Names of all bands; an alpha band is no band of the sensor and goes by ``-``."""
     alpha = [kind.name == "alpha" for kind in source.colorinterp]
     if told is not None:
         named = zip(name_bands(source.count, told=told), alpha, strict=True)
         return tuple("-" if is_alpha else name for name, is_alpha in named)
-    texts = [t for t, is_alpha in zip(source.descriptions, alpha, strict=True) if not is_alpha]
+    texts = [t for t, is_alpha in zip(own, alpha, strict=True) if not is_alpha]
     names = iter(name_bands(len(texts), texts))
     return tuple("-" if is_alpha else next(names) for is_alpha in alpha)
 

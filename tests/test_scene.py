@@ -114,13 +114,13 @@ def test_each_thread_opens_its_own_handle(make_raster, monkeypatch):
     """Invariant 10: one rasterio handle per thread."""
     scene = open_scene(make_raster(_numbers(), **TOLD))
     handles = []
-    opened = scene_module._open_dataset
+    opened = scene_module.open_raster
 
-    def spy(uri):
-        handles.append((threading.get_ident(), opened(uri)))
+    def spy(*path):
+        handles.append((threading.get_ident(), opened(*path)))
         return handles[-1][1]
 
-    monkeypatch.setattr(scene_module, "_open_dataset", spy)
+    monkeypatch.setattr(scene_module, "open_raster", spy)
     both_open = threading.Barrier(2)
 
     def read():

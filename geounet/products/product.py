@@ -1,0 +1,72 @@
+"""The value types of a product: what is known of it before it is a scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from geounet.radiometry import Evidence
+
+__all__ = ["CloudLayer", "CloudRule", "Layer", "Product", "Resampling"]
+
+Resampling: TypeAlias = Literal["nearest", "bilinear", "cubic"]
+"""How a band of coarser pixels comes onto the finest grid."""
+
+CloudRule: TypeAlias = Literal["scl", "qa_pixel", "fmask", "nonzero"]
+"""How a cloud layer's numbers are read: Sentinel-2 scene classes, Landsat and HLS bits, a mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One band of one file."""
+
+    uri: str
+    """What GDAL opens."""
+    band: int
+    """1-based."""
+    name: str
+    """As the product calls it: ``B03``, ``SR_B3``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudLayer:
+    """A raster that says where cloud, shadow and the like hide the ground."""
+
+    uri: str
+    """What GDAL opens."""
+    band: int
+    """1-based."""
+    rule: CloudRule
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One scene as it came, with everything that its files and names say."""
+
+    kind: str
+    """``raster``, ``sentinel-2``, ``landsat``, ``hls``, ``bands``, …"""
+    uri: str
+    """What the user gave."""
+    path: str
+    """The one raster that GDAL opens: a file's name, or a VRT's XML."""
+    stem: str
+    """Outputs are named after it."""
+    names: tuple[str | None, ...]
+    """The bands' own names in the order of `path`; None where nothing names one."""
+    evidence: Evidence
+    """What is known of the stored numbers."""
+    layers: tuple[Layer, ...] = ()
+    """What `path` was stacked from; none for a plain raster."""
+    sensor: str | None = None
+    """A key of `sensors.SENSORS`."""
+    level: str | None = None
+    """Processing level as the product calls it: ``L1C``, ``L2A``, ``L2SP``."""
+    acquired: str | None = None
+    """When it was taken, in ISO 8601."""
+    clouds: CloudLayer | None = None
+    """The product's own word on clouds."""
+    nodata: float | None = None
+    """Stored number that means "not observed"."""
+    block: tuple[int, int] | None = None
+    """Height and width of what is best read at once; None for the blocks of `path`."""

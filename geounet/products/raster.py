@@ -1,0 +1,64 @@
+"""The plain kind: one raster that GDAL opens as it is."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from geounet.errors import SceneError
+from geounet.products.product import Product
+from geounet.radiometry import Evidence, state_bands
+
+__all__ = ["open_raster", "raster_product"]
+
+
+def open_raster(path: str, uri: str | None = None) -> rasterio.DatasetReader:
+    """Open a raster, quiet about a missing georeference: `open_scene` says that once.
+
+    Args:
+        path: what GDAL opens.
+        uri: what to call it in an error, where that is another.
+
+    Raises:
+        SceneError: there is no such file, or it is no raster.
+    """
+    uri = uri or path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            return rasterio.open(path)
+        except (RasterioError, OSError) as error:
+            if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
+                raise SceneError(f"a scene must exist: there is no {uri}.") from error
+            raise SceneError(
+                f"a scene must be a raster that GDAL opens: {uri}: {error}."
+            ) from error
+
+
+def raster_product(path: str, *, uri: str | None = None) -> Product:
+    """A raster as a product: its bands' descriptions and what it says of its numbers.
+
+    Args:
+        path: what GDAL opens.
+        uri: what the user gave, where that is another.
+
+    Raises:
+        SceneError: there is no such file, or it is no raster.
+    """
+    with open_raster(path, uri) as source:
+        return Product(
+            kind="raster",
+            uri=uri or path,
+            path=path,
+            stem=Path(uri or path).stem,
+            names=source.descriptions,
+            evidence=Evidence(
+                dtype=source.dtypes[0],
+                count=source.count,
+                bands=state_bands("band metadata", source.scales, source.offsets),
+            ),
+            nodata=source.nodata,
+        )
