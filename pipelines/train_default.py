@@ -36,8 +36,8 @@ from geounet.training.augment import BandPatterns, water_augmentation
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.loop import LoopConfig, Progress, Trainer, rank
 from geounet.training.losses import PartialCrossEntropy, PartialLabelLoss
+from geounet.training.shares import LAND, MIXED, OBSCURED, WATER, from_share
 
-LAND, WATER, OBSCURED = 1, 2, 4
 BANDS = tuple(band for band in default_bands() if band.name not in {"B01", "B09"})
 """The 60 m bands are left out: they smear the shore, and water vapour dims B09 of L1C, so the
 network that had them did worse with all bands (India 0.926) than without these two (0.939)."""
@@ -52,7 +52,7 @@ PATTERNS = BandPatterns(
         (*SIX, NIR08),  # Landsat, whose near infrared is Sentinel-2's B8A and stands in for B08
         FOUR,  # blue, green, red, near infrared
     ),
-    shares=(0.22, 0.10, 0.12),
+    shares=(0.22, 0.10, 0.18),
     required=(GREEN, PLACE["B04"], NIR),
     swap=(NIR, NIR08),
 )
@@ -235,6 +235,63 @@ def allowed_sets(scene: RawScene) -> NDArray[np.uint8]:
     return np.where((scene.pixels != 0).any(0), allowed, 0).astype(np.uint8)
 
 
+def with_shore_shares(scene: RawScene, sets: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Labels in which shore pixels have the share of water that their spectrum shows.
+
+    Thresholds on MNDWI call a pixel half of water and half of forest land, so labels made by them
+    draw every shore too far out. Here a shore pixel is unmixed between the land and the water
+    around it: the least squares estimate of the share, each band weighted by one over the variance
+    of both. Only bands measured at the scene's own pixel size take part. Where there is no pure
+    pixel of both kinds nearby, or the estimate is vague or contradicts the label, the pixel may be
+    either.
+    """
+    bands = [b for b in _sharp_bands(scene) if scene.present[b]]
+    pixels = torch.from_numpy(scene.pixels[bands].astype(np.float32) / 1e4)
+    labels = torch.from_numpy(sets.astype(np.int16))
+    shore = _near(labels == WATER, 2) & _near(labels == LAND, 2) & (labels > 0) & (labels <= MIXED)
+    pure = [(labels == one) & ~_near((labels > 0) & (labels != one), 1) for one in (LAND, WATER)]
+    (land, land_spread, enough), (water, water_spread, too) = (_around(pixels, p) for p in pure)
+    weight = (water - land) / (land_spread + water_spread + 0.006**2)
+    strength = (weight * (water - land)).sum(0)
+    share = (weight * (pixels - land)).sum(0) / strength
+    vague = ~enough | ~too | (strength < 1 / MOST_DOUBT**2) | (share < -0.5) | (share > 1.5)
+    unlike = ((labels == WATER) & (share < 0.2)) | ((labels == LAND) & (share > 0.8))
+    share = torch.where(vague | unlike, torch.nan, share.clamp(0, 1))
+    # Thresholds miss water and do not invent it, so water of a narrow river may stay.
+    sure = vague & ((labels == WATER) | ((labels == LAND) & ~_near(labels == WATER, 1)))
+    unmixed = torch.where(sure, labels, from_share(share))
+    return torch.where(shore, unmixed, labels).numpy()
+
+
+MOST_DOUBT = 0.25
+"""Standard error of a shore pixel's share above which it is not used."""
+
+
+def _sharp_bands(scene: RawScene) -> tuple[int, ...]:
+    """Positions of bands whose own pixels are as small as the scene's."""
+    return tuple(range(len(BANDS))) if _coarsest(scene.name) < 2 else FOUR
+
+
+def _near(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """True within so many pixels of a true one, along rows, columns and diagonals."""
+    side = 2 * reach + 1
+    return torch.nn.functional.max_pool2d(mask[None].float(), side, 1, reach)[0] > 0
+
+
+def _around(
+    pixels: torch.Tensor, chosen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and variance ``[C, h, w]`` of the chosen pixels within 5, and whether there are 6."""
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(values[None], 11, 1, 5)[0]
+
+    share = mean(chosen[None].float()).clamp(min=1e-6)
+    first = mean(pixels * chosen) / share
+    spread = mean(pixels**2 * chosen) / share - first**2
+    return first, spread.clamp(min=0), (share * 121 > 5.5)[0]
+
+
 def read_safe(folder: Path) -> RawScene:
     """A Sentinel-2 L2A product at 60 m, with its scene classification in place of the teacher.
 
@@ -319,7 +376,8 @@ def _coarsest(name: str) -> float:
 
 
 def _as_training(raw: RawScene, sets: NDArray[np.uint8], *, coarsest: float) -> LabelledScene:
-    source = MemorySource(torch.from_numpy(raw.pixels), torch.from_numpy(sets))
+    labels = torch.from_numpy(with_shore_shares(raw, sets))
+    source = MemorySource(torch.from_numpy(raw.pixels), labels)
     return LabelledScene.index(
         raw.name, source, raw.present, site=site_of(raw.name), coarsest=coarsest
     )

@@ -6,6 +6,7 @@ import torch
 from geounet.sensors import SENSORS
 from geounet.training import augment
 from geounet.training.dataset import Batch
+from geounet.training.shares import from_share, water_share
 
 WAVES = tuple(band.centre for band in SENSORS["sentinel-2-l2a"].bands)
 BLUE, GREEN, RED, NIR, SWIR = 1, 2, 3, 7, 10
@@ -19,6 +20,12 @@ def make_batch(n=6, size=48, allowed=augment.LAND, reflectance=0.2):
         observed=torch.ones(n, 1, size, size, dtype=torch.bool),
         allowed=torch.full((n, size, size), allowed, dtype=torch.uint8),
     )
+
+
+def mixing_batch(**options):
+    batch = make_batch(**options)
+    batch.allowed = batch.allowed.to(torch.int16)
+    return batch
 
 
 def generator(seed=0):
@@ -141,7 +148,7 @@ def test_water_colour_keeps_land_and_stays_dark_beyond_the_near_infrared():
 @pytest.mark.parametrize("lakes", [0.0, 1.0])
 def test_streams_and_lakes_are_labelled_by_the_area_they_cover(lakes):
     batch = make_batch(n=16)
-    augment.Streams(WAVES, 1.0, lakes=lakes)(batch, generator())
+    augment.Streams(WAVES, 1.0, lakes=lakes, blur=0.0)(batch, generator())
     nir = batch.pixels[:, NIR]
     assert set(batch.allowed.unique().tolist()) == {1, 2, 3}
     assert nir[batch.allowed == 1].min() > 0.17
@@ -150,6 +157,74 @@ def test_streams_and_lakes_are_labelled_by_the_area_they_cover(lakes):
     share = (batch.allowed == 2).float().mean((1, 2))
     assert (share < 0.6).all()
     assert (share > 0).sum() >= 12
+
+
+@pytest.mark.parametrize("lakes", [0.0, 1.0])
+def test_streams_and_lakes_say_exactly_how_much_of_a_pixel_they_are(lakes):
+    batch = mixing_batch(n=8)
+    augment.Streams(WAVES, 1.0, width=(3.0, 5.0), lakes=lakes, blur=0.0)(batch, generator())
+    share = water_share(batch.allowed)
+    mixed = (share > 0) & (share < 1)
+    assert mixed.sum() > 100
+    for nir, wet in zip(batch.pixels[:, NIR], share, strict=True):
+        water = nir.min()
+        assert ((0.2 - nir) / (0.2 - water) - wet).abs().max() < 0.035
+
+
+def test_a_narrow_river_covers_its_width():
+    rows = torch.arange(9.0).view(1, 1, 9, 1).expand(1, 1, 9, 9)
+    distance = augment._distance(rows - 4.25)
+    torch.testing.assert_close(distance[0, 0, :, 0], torch.arange(9.0) - 4.25)
+
+
+def test_blur_moves_light_and_makes_none():
+    cover = torch.zeros(1, 1, 7, 7)
+    cover[..., 3, 3] = 1
+    blurred = augment._blurred(cover, torch.tensor(0.1))
+    assert blurred.sum() == pytest.approx(1)
+    assert blurred[0, 0, 3].tolist() == pytest.approx([0, 0, 0.1, 0.6, 0.1, 0, 0])
+
+
+def test_pasted_edges_hold_the_shares_that_they_show():
+    batch = mixing_batch(n=2)
+    batch.pixels[1], batch.allowed[1] = 0.05, augment.WATER
+    augment.Paste(1.0, (0.3, 0.3))(batch, generator())
+    share = water_share(batch.allowed[0])
+    assert ((0.2 - batch.pixels[0, NIR]) / 0.15 - share).abs().max() < 0.035
+    assert ((share > 0) & (share < 1)).any()
+
+
+def test_ground_covers_the_land_of_a_mixed_pixel_and_not_its_water():
+    batch = mixing_batch(n=40, size=32)
+    batch.pixels[:, :, ::2], batch.allowed[:, ::2] = 0.02, augment.WATER
+    batch.pixels[:, :, 1::4] = 0.25 * 0.02 + 0.75 * 0.2
+    batch.allowed[:, 1::4] = from_share(torch.tensor(0.25))
+    augment.GroundCover(WAVES, 1.0)(batch, generator())
+    assert (batch.pixels[:, :, ::2] == 0.02).all()
+    assert (batch.pixels[:, :, 1::4] >= 0.25 * 0.02 - 1e-6).all()
+    assert batch.pixels[:, NIR, 1::4].min() < 0.06
+    assert batch.pixels[:, NIR, 1::4].max() > 0.2
+
+
+def test_sediment_reaches_a_mixed_pixel_by_its_share_of_water():
+    batch = mixing_batch(n=16, size=97)
+    batch.allowed[:] = from_share(torch.tensor(0.5))
+    batch.allowed[:, ::2] = augment.WATER
+    augment.WaterColour(WAVES, 1.0, 0.0)(batch, generator())
+    added = batch.pixels[:, GREEN] - 0.2
+    top = added.mean((1, 2)).argmax()
+    beside = (added[top, :-1:2] + added[top, 2::2]) / 2
+    assert beside.max() > 0.05
+    torch.testing.assert_close(added[top, 1::2], 0.5 * beside, rtol=0, atol=0.012)
+
+
+def test_thick_haze_may_be_called_obscured_and_thin_haze_may_not():
+    batch = make_batch(n=32, allowed=augment.WATER, reflectance=0.02)
+    augment.Atmosphere(WAVES, 0.0, 1.0)(batch, generator())
+    assert set(batch.allowed.unique().tolist()) == {2, 6}
+    veil = batch.pixels[:, SWIR] - 0.02
+    assert (batch.pixels[:, BLUE][batch.allowed == 6] > 0.2).all()
+    assert veil[batch.allowed == 2].max() < 0.2
 
 
 def test_glint_is_flat_over_the_spectrum():

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from geounet.errors import ConfigError
+from geounet.training import dataset
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
+from geounet.training.shares import water_share
 
 
 def made_scene(name="a", site=None, shape=(70, 90), labelled=((10, 12),), **options):
@@ -106,6 +108,30 @@ def test_labels_of_mixed_pixels_allow_what_covers_a_third(parts, expected):
         window = sampler._read(scene, 2.0, rng)[1]
         seen |= set(window.unique().tolist())
     assert expected in seen
+
+
+@pytest.mark.parametrize(
+    ("parts", "share"),
+    [((1, 1, 1, 2), 0.25), ((1, 1, 2, 2), 0.5), ((1, 2, 3 + (64 << 8), 2), 0.625)],
+)
+def test_averaged_labels_hold_the_exact_share_of_water(parts, share):
+    allowed = torch.tensor(parts, dtype=torch.int16).reshape(2, 2)
+    averaged = dataset._average_sets(allowed, 1)
+    assert averaged.dtype == torch.int16
+    assert water_share(averaged).item() == pytest.approx(share)
+
+
+def test_shares_need_nine_tenths_of_the_area_labelled():
+    allowed = torch.tensor([[1, 2], [2, 3]], dtype=torch.int16)
+    assert dataset._average_sets(allowed, 1).item() == 3
+    allowed = torch.tensor([[1, 2], [4, 2]], dtype=torch.int16)
+    assert dataset._average_sets(allowed, 1).item() == 2
+
+
+def test_magnified_labels_keep_their_shares():
+    allowed = torch.tensor([[1, 3 + (40 << 8)]], dtype=torch.int16).expand(2, 2)
+    near = dataset._nearest_sets(allowed, 4)
+    assert near[0].tolist() == [1, 1, 3 + (40 << 8), 3 + (40 << 8)]
 
 
 def test_a_coarse_scene_is_not_averaged_further():

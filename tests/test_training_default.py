@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from geounet.training.shares import water_share
+
 PATH = Path(__file__).parents[1] / "pipelines" / "train_default.py"
 
 
@@ -93,3 +95,57 @@ def test_water_counts_only_where_it_is_not_obscured(recipe):
     assert recipe.water_iou(logits, truth) == pytest.approx(1 / 3)
     truth[0, 1:] = 255
     assert recipe.water_iou(logits, truth) == 1
+
+
+def shore_scene(recipe, edge, noise=0.002):
+    """A straight shore at a column that need not be whole: water left of it, forest right."""
+    rng = np.random.default_rng(0)
+    columns = np.arange(40)
+    share = np.clip(edge - columns, 0, 1)
+    water = np.linspace(0.06, 0.01, len(recipe.BANDS))[:, None, None]
+    land = np.linspace(0.04, 0.20, len(recipe.BANDS))[:, None, None]
+    pixels = share * water + (1 - share) * land + np.zeros((1, 40, 1))
+    pixels = pixels + rng.normal(0, noise, pixels.shape)
+    labels = np.full((3, 40, 40), 255, np.uint8)
+    present = (True,) * len(recipe.BANDS)
+    numbers = np.rint(np.clip(pixels, 1e-4, 2) * 1e4).astype(np.int16)
+    return recipe.RawScene("LC08_made", numbers, present, labels, "", ""), share
+
+
+@pytest.mark.parametrize("edge", [18.3, 18.5, 18.7])
+@pytest.mark.parametrize("called", [LAND, WATER, LAND | WATER])
+def test_a_shore_pixel_gets_the_share_that_its_spectrum_shows(recipe, edge, called):
+    scene, share = shore_scene(recipe, edge)
+    sets = np.where(share == 1, WATER, LAND) * np.ones((40, 1), int)
+    sets[:, 18] = called
+    labels = torch.from_numpy(recipe.with_shore_shares(scene, sets.astype(np.uint8)))
+    found = water_share(labels)
+    assert found[:, 18].mean().item() == pytest.approx(edge - 18, abs=0.02)
+    assert (labels[:, :15] == WATER).all()
+    assert (labels[:, 22:] == LAND).all()
+
+
+def test_a_river_without_a_pure_pixel_stays_water_and_its_banks_are_open(recipe):
+    scene, _ = shore_scene(recipe, 0.0)
+    sets = np.full((40, 40), LAND, np.uint8)
+    sets[:, 20] = WATER
+    labels = recipe.with_shore_shares(scene, sets)
+    assert (labels[:, 20] == WATER).all()
+    assert (labels[:, [19, 21]] == (LAND | WATER)).all()
+    assert (labels[:, [17, 18, 22, 23]] == LAND).all()
+
+
+def test_a_label_that_its_spectrum_contradicts_is_open(recipe):
+    scene, _ = shore_scene(recipe, 20.0)
+    sets = np.full((40, 40), LAND, np.uint8)
+    sets[:, :18] = WATER  # two columns of plain water called land
+    labels = recipe.with_shore_shares(scene, sets)
+    assert (labels[:, 18] == (LAND | WATER)).all()
+
+
+def test_cloud_and_unobserved_pixels_keep_their_labels(recipe):
+    scene, share = shore_scene(recipe, 18.5)
+    sets = np.where(share > 0.5, WATER, LAND) * np.ones((40, 1), int)
+    sets[:10], sets[10:12] = OBSCURED, 0
+    labels = recipe.with_shore_shares(scene, sets.astype(np.uint8))
+    assert (labels[:12] == sets[:12]).all()

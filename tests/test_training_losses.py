@@ -9,8 +9,10 @@ from geounet.training.losses import (
     PartialDice,
     PartialLabelLoss,
     allowed_log_probability,
+    class_labels,
     is_informative,
 )
+from geounet.training.shares import from_share
 
 LOGITS = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.randint(3, (2, 5, 7), generator=torch.Generator().manual_seed(1))
@@ -88,3 +90,43 @@ def test_dice_counts_not_water_and_leaves_out_the_undecided():
     undecided = torch.tensor([[[0b011, 0b111]]], dtype=torch.uint8)
     assert dice(water, not_water) == pytest.approx(1 - 1 / 3)
     assert dice(water, undecided) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("robustness", [0.0, 0.05])
+def test_a_mixed_pixel_asks_for_the_share_of_each(robustness):
+    logits = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    label = from_share(torch.tensor(0.25)).view(1, 1, 1)
+    optimiser = torch.optim.SGD([logits], lr=2.0)
+    for _ in range(400):
+        optimiser.zero_grad()
+        PartialCrossEntropy(robustness)(logits, label).backward()
+        optimiser.step()
+    land, water, obscured = logits.detach().softmax(1)[0, :, 0, 0].tolist()
+    assert obscured < 0.01
+    odds = (0.25 / 0.75) ** (1 / (1 - robustness))
+    assert water / land == pytest.approx(odds, rel=0.02)
+
+
+def test_mixed_pixels_against_the_formula_beside_pure_ones():
+    labels = SINGLE.to(torch.int16)
+    labels[:, :2] = from_share(torch.tensor(0.75))
+    log_p = LOGITS.log_softmax(1)
+    mixed = -(0.75 * log_p[:, 1] + 0.25 * log_p[:, 0])[:, :2]
+    pure = functional.cross_entropy(LOGITS, CLASSES, reduction="none")[:, 2:]
+    expected = torch.cat([mixed, pure], 1).mean()
+    torch.testing.assert_close(PartialCrossEntropy()(LOGITS, labels), expected)
+
+
+def test_a_veiled_mixed_pixel_may_be_obscured():
+    label = (from_share(torch.tensor(0.5)) | 4).view(1, 1, 1)
+    cloud = torch.tensor([0.0, 0.0, 30.0]).view(1, 3, 1, 1)
+    assert PartialCrossEntropy()(cloud, label) == pytest.approx(0, abs=1e-6)
+    assert is_informative(label, 3).item() is False
+
+
+def test_dice_and_single_class_losses_leave_mixed_pixels_out():
+    labels = SINGLE.to(torch.int16)
+    without = labels.clone()
+    labels[:, 1], without[:, 1] = from_share(torch.tensor(0.9)), 0
+    torch.testing.assert_close(PartialDice()(LOGITS, labels), PartialDice()(LOGITS, without))
+    assert (class_labels(labels, 3)[:, 1] == 255).all()

@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from geounet.training.dataset import Batch
-
-LAND, WATER, OBSCURED = 1, 2, 4
-"""Sets of one class, for the classes land, water and obscured in this order."""
+from geounet.training.shares import LAND, OBSCURED, WATER, from_share, mixed_share, water_share
 
 _LEAST = 1e-4
 """Reflectance stays above 0, which means a band is missing or a pixel was not observed."""
@@ -213,6 +211,34 @@ def _is(batch: Batch, index: Tensor, bits: int) -> Tensor:
     return (batch.allowed[index] == bits).unsqueeze(1)
 
 
+def _with_shares(labels: Tensor, water: Tensor, where: Tensor) -> Tensor:
+    """Labels with shares of water written where those are known, if the labels have room for it.
+
+    Args:
+        labels: ``[n, h, w]``; sets of a narrow type stay as they are.
+        water: ``[n, h, w]``, NaN where not known.
+        where: ``[n, h, w]`` bool.
+    """
+    if labels.dtype != torch.int16:
+        return labels
+    return torch.where(where & ~water.isnan(), from_share(water), labels)
+
+
+def _land_share(batch: Batch, index: Tensor) -> Tensor:
+    """``[n, 1, h, w]``: 1 on land, the land's share of mixed pixels, 0 elsewhere."""
+    labels = batch.allowed[index]
+    dry = torch.where(mixed_share(labels) > 0, 1 - water_share(labels), (labels == LAND).float())
+    return dry.nan_to_num(0.0).unsqueeze(1)
+
+
+def _water_part(batch: Batch, index: Tensor) -> Tensor:
+    """``[n, C, h, w]``: what the water in mixed pixels adds to them, by the window's mean water."""
+    pixels, labels = batch.pixels[index], batch.allowed[index]
+    water = (labels == WATER).unsqueeze(1)
+    mean = (pixels * water).sum((2, 3)) / water.sum((2, 3)).clamp(min=1)
+    return torch.minimum(mixed_share(labels).unsqueeze(1) * mean[:, :, None, None], pixels)
+
+
 @dataclass(frozen=True)
 class Dihedral:
     """One of the square's eight symmetries for each window."""
@@ -249,10 +275,36 @@ class Paste:
         present = batch.present[index] & batch.present[donor]
         mixed = torch.lerp(batch.pixels[index], batch.pixels[donor], blob * batch.observed[donor])
         allowed = torch.where(hard[:, 0], batch.allowed[donor], batch.allowed[index])
+        wet = torch.lerp(
+            water_share(batch.allowed[index]), water_share(batch.allowed[donor]), blob[:, 0]
+        )
+        allowed = _with_shares(allowed, wet, batch.observed[donor][:, 0])
         batch.observed[index] |= hard
         batch.present[index] = present
         batch.allowed[index] = allowed
         _write(batch, index, mixed)
+
+
+def _distance(field_: Tensor) -> Tensor:
+    """Distance in pixels to the field's zero line, near it: the field over its gradient."""
+    down, right = torch.gradient(field_, dim=(2, 3))
+    return field_ / torch.hypot(down, right).clamp(min=1e-3)
+
+
+def _lakes(count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Share ``[count, 1, h, w]`` of each pixel that lies within random shapes."""
+    noise = smooth_noise(count, size, (3, 7, 16), generator)
+    noise = functional.avg_pool2d(noise, 3, 1, 1)
+    threshold = -torch.special.ndtri(_uniform(0.01, 0.2, count, generator))
+    return (_distance(noise - threshold) + 0.5).clamp(0, 1)
+
+
+def _blurred(cover: Tensor, strength: Tensor) -> Tensor:
+    """Each pixel with so much of each of its four neighbours in it."""
+    padded = functional.pad(cover, (1, 1, 1, 1), mode="replicate")
+    around = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
+    around = around + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+    return cover * (1 - 4 * strength) + around * strength
 
 
 @dataclass(frozen=True)
@@ -260,16 +312,20 @@ class Streams:
     """Rivers and canals a few pixels wide, ponds and lakes, mixed into land by the area they cover.
 
     The courses of rivers are contour lines of smooth noise; distance to such a line is about the
-    noise over its gradient. A pixel is water from 30% covered on, as people label narrow water, and
-    either one from an eighth on. Lakes are as dark as cloud shadows, and have a sharp edge.
+    noise over its gradient. Labels get the exact share of water; labels without room for it are
+    water from 30% covered on, as people label narrow water, and either one from an eighth on. Lakes
+    are as dark as cloud shadows, and have a sharp edge. Some windows see all that a little blurred,
+    as a sensor's optics do.
     """
 
     wavelengths: tuple[float, ...]
     chance: float = 0.22
-    width: tuple[float, float] = (1.0, 5.0)
+    width: tuple[float, float] = (0.6, 5.0)
     """Full width of rivers in pixels, drawn evenly in its logarithm."""
     lakes: float = 0.5
     """Share of the chosen windows that get lakes instead of rivers."""
+    blur: float = 0.15
+    """Largest part of a pixel's signal that comes from each of its four neighbours."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Draw water over the labelled land of some windows."""
@@ -278,25 +334,31 @@ class Streams:
             return
         size = batch.pixels.shape[-2:]
         rivers = self._rivers(len(index), size, generator)
-        lakes = _blobs(len(index), size, (0.01, 0.2), 0.03, generator)
+        lakes = _lakes(len(index), size, generator)
         cover = torch.where(_uniform(0, 1, len(index), generator) < self.lakes, lakes, rivers)
         pixels, allowed = batch.pixels[index], batch.allowed[index]
         land = allowed == LAND
         cover = cover * land.unsqueeze(1)
-        mixed = torch.lerp(pixels, self._water(pixels, generator), cover)
-        wet = cover[:, 0]
-        sets = torch.where(wet >= 0.3, WATER, torch.where(wet > 0.12, LAND | WATER, allowed))
-        batch.allowed[index] = sets.to(allowed.dtype)
+        strength = self.blur * _uniform(-0.7, 1, len(index), generator).clamp(min=0)
+        seen = _blurred(cover, strength)
+        mixed = torch.lerp(pixels, self._water(pixels, generator), seen)
+        batch.allowed[index] = self._labels(allowed, cover[:, 0], land)
         _write(batch, index, mixed)
+
+    def _labels(self, allowed: Tensor, wet: Tensor, land: Tensor) -> Tensor:
+        if allowed.dtype == torch.int16:
+            return _with_shares(allowed, wet, land & (wet > 0))
+        sets = torch.where(wet >= 0.3, WATER, torch.where(wet > 0.12, LAND | WATER, allowed))
+        return sets.to(allowed.dtype)
 
     def _rivers(self, count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
         noise = smooth_noise(count, size, (2, 4, 9), generator)
         noise = functional.avg_pool2d(noise, 5, 1, 2) + _uniform(-0.7, 0.7, count, generator)
-        down, right = torch.gradient(noise, dim=(2, 3))
-        distance = noise.abs() / torch.hypot(down, right).clamp(min=1e-3)
+        distance = _distance(noise).abs()
         low, high = np.log(self.width)
         width = _uniform(low, high, count, generator).exp()
-        return (width / 2 - distance + 0.5).clamp(0, 1) * width.clamp(max=1)
+        # A strip of that width meets so much of a pixel whose middle is that far from its own.
+        return torch.minimum((width / 2 - distance + 0.5).clamp(0, 1), width)
 
     def _water(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Dark water, more or less turbid, green and brown, under the window's own air."""
@@ -344,7 +406,9 @@ class WaterColour:
             added += (kind == i) * top * _column(spectrum, self.wavelengths, pixels)
         dark = torch.where(kind == 3, 1 - 0.8 * _uniform(0, 1, n, generator), 1.0)
         water = _is(batch, index, WATER)
-        _write(batch, index, torch.where(water, pixels * dark + added * strength, pixels))
+        partly = mixed_share(batch.allowed[index]).unsqueeze(1) * added * strength
+        coloured = torch.where(water, pixels * dark + added * strength, pixels + partly)
+        _write(batch, index, coloured)
 
     def _glint(self, batch: Batch, generator: torch.Generator) -> None:
         index = _chosen(batch, self.glint_chance, generator)
@@ -390,8 +454,9 @@ class GroundCover:
         )
         relief = (1 + 0.15 * smooth_noise(n, size, (20, 40), generator)).clamp(0.4, 1.6)
         cover = _blobs(n, size, (0.05, 0.4), 0.08, generator) * _uniform(0.6, 1.0, n, generator)
-        mixed = torch.lerp(pixels, ground * relief, cover)
-        _write(batch, index, torch.where(_is(batch, index, LAND), mixed, pixels))
+        dry, wet = _land_share(batch, index), _water_part(batch, index)
+        covered = wet + torch.lerp(pixels - wet, dry * ground * relief, cover)
+        _write(batch, index, torch.where(dry > 0, covered, pixels))
 
 
 @dataclass(frozen=True)
@@ -414,7 +479,7 @@ class Relief:
         sun = (1 + _uniform(0.3, 0.9, n, generator) * slope).clamp(0.12, 1.6)
         pixels = batch.pixels[index]
         shaded = _shade(pixels, sun, _column(SKYLIGHT, self.wavelengths, pixels), generator)
-        _write(batch, index, torch.where(_is(batch, index, LAND), shaded, pixels))
+        _write(batch, index, torch.lerp(pixels, shaded, _land_share(batch, index)))
 
 
 def _shade(pixels: Tensor, sun: Tensor, sky: Tensor, generator: torch.Generator) -> Tensor:
@@ -532,10 +597,12 @@ class Atmosphere:
 
     wavelengths: tuple[float, ...]
     chance: float = 0.6
-    haze_chance: float = 0.2
+    haze_chance: float = 0.3
+    thick: float = 0.2
+    """A veil of this weight may be called obscured; what lies below it stays right too."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
-        """Change the light of some windows; labels stay."""
+        """Change the light of some windows; labels stay, but below the thickest haze."""
         index = _chosen(batch, self.chance, generator)
         if len(index):
             self._path_and_gain(batch, index, generator)
@@ -557,7 +624,11 @@ class Atmosphere:
         waves = torch.tensor(self.wavelengths, device=pixels.device).view(1, -1, 1, 1)
         shape = (waves / 0.49) ** -_uniform(0.0, 2.0, n, generator)
         drift = torch.sigmoid(1.5 * smooth_noise(n, size, (2, 4, 9), generator))
-        veil = _uniform(0.01, 0.12, n, generator) * drift
+        # Squared, so that thin haze is commoner than a veil of thin cloud.
+        veil = (0.01 + 0.34 * _uniform(0, 1, n, generator) ** 2) * drift
+        allowed = batch.allowed[index]
+        hidden = (veil[:, 0] > self.thick) & (allowed != 0)
+        batch.allowed[index] = torch.where(hidden, allowed | OBSCURED, allowed)
         _write(batch, index, pixels * (1 - veil) + veil * shape)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from geounet.errors import ConfigError
 from geounet.training.losses import IGNORED
+from geounet.training.shares import SETS, from_share, water_share
 
 _CELL = 16
 """Side in pixels of the cells by which a scene's classes are found again."""
@@ -33,7 +34,8 @@ class Batch:
     observed: Tensor
     """``[N, 1, h, w]`` bool, True where the pixel was observed."""
     allowed: Tensor
-    """``[N, h, w]`` uint8, the set of classes the pixel can be (see ``losses``); 0 = unknown."""
+    """``[N, h, w]`` integer, the set of classes the pixel can be (see ``losses``); 0 = unknown.
+    Of a narrow type, uint8 or, where mixed pixels have their shares (``shares``), int16."""
     origin: tuple[str, ...] = ()
     """Where each window comes from, for messages."""
 
@@ -47,7 +49,7 @@ class PixelSource(Protocol):
         ...
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Reflectance ``[C, height, width]`` float32 and allowed sets ``[height, width]`` uint8."""
+        """Reflectance ``[C, height, width]`` float32 and allowed sets ``[height, width]``."""
         ...
 
 
@@ -58,7 +60,7 @@ class MemorySource:
     pixels: Tensor
     """``[C, h, w]`` of any real dtype; times ``scale`` it is reflectance."""
     allowed: Tensor
-    """``[h, w]`` uint8."""
+    """``[h, w]`` uint8, or int16 with the shares of mixed pixels."""
     scale: float = 1e-4
 
     @property
@@ -246,14 +248,22 @@ def _resize(
 
 def _nearest_sets(allowed: Tensor, size: int) -> Tensor:
     near = functional.interpolate(allowed[None, None].float(), size=size, mode="nearest-exact")
-    return near[0, 0].to(torch.uint8)
+    return near[0, 0].to(allowed.dtype)
 
 
 def _average_sets(allowed: Tensor, size: int) -> Tensor:
-    """Sets of mixed pixels: a class is allowed where it was in a third of the labelled area."""
+    """Sets of mixed pixels: a class is allowed where it was in a third of the labelled area.
+
+    Where labels have room for shares (int16), land and water that meet get the exact share of each,
+    if nine tenths of the area are labelled as the one or the other.
+    """
     bits = torch.arange(8, device=allowed.device).view(-1, 1, 1)
-    planes = torch.cat([(allowed >> bits) & 1, (allowed != IGNORED)[None]]).float()
-    shares = functional.interpolate(planes[None], size=size, mode="area")[0]
-    labelled = shares[-1]
-    sets = ((shares[:-1] > labelled / 3).long() << bits).sum(0)
-    return torch.where(labelled > 0.5, sets, IGNORED).to(torch.uint8)
+    planes = torch.cat([(allowed >> bits) & 1, (allowed & SETS != IGNORED)[None]]).float()
+    water = water_share(allowed)
+    planes = torch.cat([planes, water.nan_to_num(0.0)[None], ~water.isnan()[None]])
+    parts = functional.interpolate(planes[None], size=size, mode="area")[0]
+    labelled, wet, surface = parts[8:]
+    sets = ((parts[:8] > labelled / 3).long() << bits).sum(0)
+    if allowed.dtype == torch.int16:
+        sets = torch.where(surface > 0.9, from_share(wet / surface.clamp(min=0.1)), sets)
+    return torch.where(labelled > 0.5, sets, IGNORED).to(allowed.dtype)

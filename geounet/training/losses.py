@@ -2,6 +2,7 @@
 
 A set is a bit mask: bit ``k`` is on where class ``k`` is allowed. One bit is an ordinary label, all
 bits (or none) say nothing. "Not water" is a set too, and that is what a cloud's shadow is worth.
+A set of land and water may come with the share of each (`shares`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from geounet.errors import ConfigError
 from geounet.labels import UNKNOWN
+from geounet.training.shares import LAND, SETS, WATER, mixed_level, mixed_share
 
 IGNORED = 0
 """The empty set: a pixel without any label."""
@@ -40,7 +42,8 @@ def allowed_log_probability(logits: Tensor, allowed: Tensor) -> Tensor:
 
 def is_informative(allowed: Tensor, classes: int) -> Tensor:
     """True where a set excludes some class and allows some other."""
-    known: Tensor = (allowed != IGNORED) & (allowed != 2**classes - 1)
+    sets = allowed & SETS
+    known: Tensor = (sets != IGNORED) & (sets != 2**classes - 1)
     return known
 
 
@@ -51,21 +54,34 @@ class PartialCrossEntropy:
     ``q`` is the probability of the set. At ``robustness`` 0 it is ``-log q``: cross-entropy where
     the set is one class, the marginal likelihood of partial labels otherwise. Above 0 a wrong
     label's pull is bounded (Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss for Training
-    Deep Neural Networks with Noisy Labels").
+    Deep Neural Networks with Noisy Labels"). A mixed pixel of known shares counts as its part of
+    water and its part of land, so its loss is least where the probability of water among the two is
+    the water's share.
     """
 
     robustness: float = 0.0
 
     def __call__(self, logits: Tensor, allowed: Tensor) -> Tensor:
         """Mean over the informative pixels; 0 where there are none."""
-        known = is_informative(allowed, logits.shape[1])
-        log_q = allowed_log_probability(logits.float(), allowed)
-        loss = (
-            (1 - torch.exp(self.robustness * log_q)) / self.robustness
-            if self.robustness
-            else -log_q
-        )
-        return (loss * known).sum() / known.sum().clamp(min=1)
+        mixed = mixed_level(allowed) > 0
+        known = is_informative(allowed, logits.shape[1]) & ~mixed
+        total = (self._of(allowed_log_probability(logits.float(), allowed)) * known).sum()
+        total = total + self._of_mixed(logits.float(), allowed, mixed)
+        return total / (known | mixed).sum().clamp(min=1)
+
+    def _of(self, log_q: Tensor) -> Tensor:
+        if not self.robustness:
+            return -log_q
+        return (1 - torch.exp(self.robustness * log_q)) / self.robustness
+
+    def _of_mixed(self, logits: Tensor, allowed: Tensor, mixed: Tensor) -> Tensor:
+        """Sum over the mixed pixels."""
+        chosen, labels = logits.movedim(1, -1)[mixed], allowed[mixed]
+        chosen, sets = chosen.T[None, :, None], (labels.long() & SETS)[None, None]
+        share = mixed_share(labels)
+        wet = self._of(allowed_log_probability(chosen, sets & ~LAND))
+        dry = self._of(allowed_log_probability(chosen, sets & ~WATER))
+        return (share * wet + (1 - share) * dry).sum()
 
 
 @dataclass(frozen=True)
@@ -111,13 +127,13 @@ def class_labels(allowed: Tensor, classes: int) -> Tensor:
     """The single class that a set allows, or `UNKNOWN` where it allows several or none.
 
     Args:
-        allowed: ``[N, h, w]`` uint8 sets.
+        allowed: ``[N, h, w]`` sets.
         classes: how many there are; other bits say nothing.
     """
     table = torch.full((256,), UNKNOWN, device=allowed.device)
     for k in range(classes):
         table[1 << k] = k
-    return table[allowed.long()]
+    return table[allowed.long() & SETS]
 
 
 @dataclass(frozen=True)
