@@ -69,8 +69,9 @@ def axis_weights(axis: Axis, kind: BlendWindow = "hann") -> list[NDArray[np.floa
 class StripBlender:
     """Sums weighted windows, row of windows by row of windows, and lets finished rows go.
 
-    It holds one window's height of rows, whatever the scene's height. Arrays are whatever `zeros`
-    makes: numpy arrays, or tensors that stay on their device.
+    It holds one window's height of rows, whatever the scene's height, in one array for the whole
+    run: what a window covers first is written there, what it shares with those before it is added.
+    Arrays are whatever `zeros` makes: numpy arrays, or tensors that stay on their device.
 
     Args:
         plan: the windows.
@@ -90,35 +91,65 @@ class StripBlender:
         asarray: Callable[[NDArray[np.float32]], Any] = np.asarray,
     ) -> None:
         self._plan = plan
-        self._zeros = zeros
-        self._shape = (channels, plan.rows.tile, plan.width)
         self._down = [asarray(w[:, None]) for w in axis_weights(plan.rows, kind)]
         self._across = [asarray(w[None, :]) for w in axis_weights(plan.cols, kind)]
-        self._sums: Any = None
-        self._tail: Any = None
+        self._sums = zeros((channels, plan.rows.tile, plan.width))
+        self._held = 0  # rows at the top that hold sums of the rows of windows before
+        self._reached = 0  # columns below them that hold sums of the row of windows in hand
+        self._done = 0  # rows that were taken and make room before the next window is added
 
     def add(self, row: int, col: int, scores: Any) -> None:
-        """Add the window at grid position (row, col); its scores are [channels, tile, tile]."""
-        start = self._plan.cols.starts[col]
-        target = self._begun()[:, :, start : start + self._plan.cols.tile]
-        target += scores * (self._down[row] * self._across[col])
+        """Add the window at grid position (row, col).
+
+        The windows of a row come from left to right; one may be left out.
+
+        Args:
+            row: index of the window down the scene.
+            col: index of the window across the scene.
+            scores: [channels, tile, tile].
+
+        Raises:
+            ValueError: the window lies left of one that was added.
+        """
+        self._make_room()
+        sums, held = self._sums, self._held
+        left = self._plan.cols.starts[col]
+        right = left + self._plan.cols.tile
+        if right <= self._reached:
+            raise ValueError(f"windows come from left to right; got {col} after one beyond it.")
+        self._fill(left)
+        shared = self._reached - left
+        weighted = scores * (self._down[row] * self._across[col])
+        sums[:, :held, left:right] += weighted[:, :held]
+        sums[:, held:, left : self._reached] += weighted[:, held:, :shared]
+        sums[:, held:, self._reached : right] = weighted[:, held:, shared:]
+        self._reached = right
 
     def finish(self, row: int) -> Any:
         """Take the rows that no window after this row of windows covers: [channels, n, width].
 
-        They begin at ``plan.rows.starts[row]``, if rows of windows were finished in order.
+        They begin at ``plan.rows.starts[row]``, if rows of windows were finished in order, and
+        are valid until the next window is added.
         """
-        starts, sums = self._plan.rows.starts, self._begun()
-        n = starts[row + 1] - starts[row] if row + 1 < len(starts) else self._shape[1]
-        self._tail = self._zeros((self._shape[0], self._shape[1] - n, self._shape[2]))
-        self._tail += sums[:, n:]
-        self._sums = None
-        return sums[:, :n]
+        self._make_room()
+        self._fill(self._plan.width)
+        starts = self._plan.rows.starts
+        n: int = self._sums.shape[1]
+        self._done = starts[row + 1] - starts[row] if row + 1 < len(starts) else n
+        return self._sums[:, : self._done]
 
-    def _begun(self) -> Any:
-        """Sums of the row of windows in hand, begun with the rows that the last one left."""
-        if self._sums is None:
-            self._sums = self._zeros(self._shape)
-            if self._tail is not None:
-                self._sums[:, : self._tail.shape[1]] += self._tail
-        return self._sums
+    def _fill(self, stop: int) -> None:
+        """Put zeros where no window of this row reached."""
+        if self._reached < stop:
+            self._sums[:, self._held :, self._reached : stop] = 0
+            self._reached = stop
+
+    def _make_room(self) -> None:
+        """Move the rows that go on being summed to the top, once the finished ones were taken."""
+        if not self._done:
+            return
+        sums, done = self._sums, self._done
+        self._held, self._reached, self._done = sums.shape[1] - done, 0, 0
+        for row in range(0, self._held, done):  # in pieces that do not overlap their targets
+            stop = min(row + done, self._held)
+            sums[:, row:stop] = sums[:, row + done : stop + done]

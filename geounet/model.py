@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from geounet.deciding import decide
 from geounet.errors import ConfigError, ModelError, OutputError, SceneError
 from geounet.networks import Geometry, UNet
 from geounet.sensors import SENSORS
@@ -470,18 +471,28 @@ class TorchEngine:
         """Channels of the scores: one a class."""
         return len(self._spec.classes)
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        """A float32 tensor of zeros on the device."""
-        return torch.zeros(shape, device=self.device)
+    @property
+    def _on_cpu(self) -> bool:
+        """Scores are then numpy arrays: blending and deciding take a tenth of torch's time."""
+        return self.device.type == "cpu"
 
-    def asarray(self, array: NDArray[Any]) -> Tensor:
-        """A numpy array's copy on the device."""
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Float32 zeros: a numpy array on the CPU, else a tensor on the device."""
+        return (
+            np.zeros(shape, np.float32) if self._on_cpu else torch.zeros(shape, device=self.device)
+        )
+
+    def asarray(self, array: NDArray[Any]) -> Any:
+        """A numpy array as what `zeros` makes."""
+        return array if self._on_cpu else self._tensor(array)
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     @torch.inference_mode()
     def predict(
         self, dn: NDArray[Any], observed: NDArray[np.bool_], cols: Axis
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, Any]]:
         """Class probabilities of one row of windows, window by window.
 
         Args:
@@ -490,10 +501,10 @@ class TorchEngine:
             cols: the windows across, without margins.
 
         Yields:
-            Index of a window across and its probabilities [classes, tile, tile], float32 on the
-            device. A window with nothing observed is left out.
+            Index of a window across, rising, and its probabilities float32 [classes, tile, tile],
+            as what `zeros` makes. A window with nothing observed is left out.
         """
-        seen, rows = self.asarray(observed), self.asarray(_portable(dn))
+        seen, rows = self._tensor(observed), self._tensor(_portable(dn))
         spec, frame = self._spec, 2 * self._spec.margin
         size = (dn.shape[1] - frame, cols.tile)
         pad = [(spec.tile_remainder - side) % spec.tile_multiple for side in size]
@@ -510,7 +521,7 @@ class TorchEngine:
             if dn.dtype == np.uint16:
                 x = x.int() & 0xFFFF
             scores = self._probabilities(x, m)[:, :, : size[0], : size[1]]
-            yield from zip(group, scores, strict=True)
+            yield from zip(group, scores.numpy() if self._on_cpu else scores, strict=True)
 
     def _probabilities(self, dn: Tensor, observed: Tensor) -> Tensor:
         x = self._network.normalise(dn, self._gain, self._bias, observed)
@@ -521,38 +532,40 @@ class TorchEngine:
 
     @torch.inference_mode()
     def decide(
-        self, scores: Tensor, observed: NDArray[np.bool_], threshold: float = 0.5
+        self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Mask codes and water probability of finished rows.
-
-        A pixel is obscured where that class is likelier than not; else it is water where the
-        probability of water, given that the surface shows, reaches the threshold.
+        """Mask codes and water probability of finished rows; see `geounet.deciding.decide`.
 
         Args:
-            scores: blended probabilities [classes, n, width] on the device.
+            scores: blended probabilities [classes, n, width], as what `zeros` makes.
             observed: bool [n, width].
             threshold: least probability of water.
-
-        Returns:
-            codes uint8 [n, width] (0 land, 1 water, 2 obscured, 255 not observed) and the
-            probability of water given that the surface shows, uint8 [n, width] in steps of 1/250
-            (255 not observed).
 
         Raises:
             ModelError: the network gave scores that are no numbers.
         """
-        if not torch.isfinite(scores).all():
+        decided = decide if self._on_cpu else self._decide
+        try:
+            return decided(scores, observed, self._spec.classes, threshold)
+        except FloatingPointError as error:
             raise ModelError(
                 f"scores must be numbers; the model {self._spec.name} gave NaN or infinity on "
                 f"{self.device}. Its weights are damaged, or overflow in half precision: try "
                 f"--device cpu."
-            )
-        place = {name: scores[i] for i, name in enumerate(self._spec.classes)}
+            ) from error
+
+    def _decide(
+        self, scores: Tensor, observed: NDArray[np.bool_], classes: Sequence[str], threshold: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """`decide` on a card."""
+        if not torch.isfinite(scores).all():
+            raise FloatingPointError
+        place = {name: scores[i] for i, name in enumerate(classes)}
         water = place["water"] / (place["water"] + place["land"]).clamp(min=1e-6)
         codes = (water >= threshold).to(torch.uint8)
         if "obscured" in place:
             codes[place["obscured"] > 0.5] = _CODES["obscured"]
-        unseen = ~self.asarray(observed)
+        unseen = ~self._tensor(observed)
         codes[unseen] = 255
         level = (water * 250).round().to(torch.uint8)
         level[unseen] = 255

@@ -524,8 +524,8 @@ def test_a_row_of_windows_is_predicted_in_batches(batch):
     assert not body.grad
     for (_, scores), start in zip(made, cols.starts, strict=True):
         green = dn[0, :, start : start + 8]
-        np.testing.assert_allclose(scores[1].numpy(), green / (1 + green), rtol=1e-5)
-        np.testing.assert_allclose(scores.sum(0).numpy(), 1, rtol=1e-6)
+        np.testing.assert_allclose(scores[1], green / (1 + green), rtol=1e-5)
+        np.testing.assert_allclose(scores.sum(0), 1, rtol=1e-6)
 
 
 def test_windows_with_nothing_observed_are_not_predicted():
@@ -552,12 +552,17 @@ def test_temperature_divides_the_logits():
     warm, _ = _engine(temperature=2.0)
     ((_, scores), *_) = warm.predict(dn, observed, Axis(20, 8, 2))
     root = np.sqrt(dn[0, :, :8])  # exp(log(green) / 2)
-    np.testing.assert_allclose(scores[1].numpy(), root / (1 + root), rtol=1e-5)
+    np.testing.assert_allclose(scores[1], root / (1 + root), rtol=1e-5)
 
 
 def _decide(scores, observed, threshold=0.5, **changes):
+    """What the engine decides of one row of pixels, and that it decides the same on a card."""
     engine, _ = _engine(**changes)
-    return engine.decide(torch.tensor(scores)[:, None], np.array([observed]), threshold)
+    row, seen = np.array(scores, np.float32)[:, None], np.array([observed])
+    made = engine.decide(row, seen, threshold)
+    on_card = engine._decide(torch.from_numpy(row), seen, engine._spec.classes, threshold)
+    assert all(np.array_equal(a, b) for a, b in zip(made, on_card, strict=True))
+    return made
 
 
 def test_decide():
