@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from geounet.errors import GeounetWarning, SceneError
 from geounet.products import find_product
 from geounet.products.raster import open_raster
+from geounet.products.reading import read_bands
 from geounet.radiometry import Radiometry, decide_radiometry
 from geounet.sensors import name_bands
 from geounet.tiling import Window
@@ -182,7 +183,12 @@ class SceneReader:
         """
         area = RasterWindow(window.col, window.row, window.width, window.height)
         try:
-            dn = self._dataset.read([i + 1 for i in indexes], window=area, out=out)
+            product = self._scene.product
+            dn = read_bands(
+                self._dataset, indexes, window,
+                factors=product.factors, resampling=product.resampling,
+                nodata=self._scene.nodata, out=out,
+            )  # fmt: skip
             mask = (
                 self._dataset.read_masks(1, window=area, out_shape=dn.shape[1:])
                 if self._scene.masked

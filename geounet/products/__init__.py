@@ -6,6 +6,7 @@ Each kind has a module of its own here; `geounet.scene` makes a `Scene` of a pro
 """
 
 from geounet.products.finding import find_product
-from geounet.products.product import CloudLayer, Layer, Product, Resampling
+from geounet.products.product import CloudLayer, Layer, Product
+from geounet.products.stacking import Stack, stack
 
-__all__ = ["CloudLayer", "Layer", "Product", "Resampling", "find_product"]
+__all__ = ["CloudLayer", "Layer", "Product", "Stack", "find_product", "stack"]

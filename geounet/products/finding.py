@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from geounet.products.product import Product, Resampling
+    from geounet.products.product import Product
+    from geounet.resampling import Resampling
 
 __all__ = ["find_product"]
 

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from geounet.radiometry import Evidence
+    from geounet.resampling import Resampling
 
-__all__ = ["CloudLayer", "CloudRule", "Layer", "Product", "Resampling"]
-
-Resampling: TypeAlias = Literal["nearest", "bilinear", "cubic"]
-"""How a band of coarser pixels comes onto the finest grid."""
+__all__ = ["CloudLayer", "CloudRule", "Layer", "Product"]
 
 CloudRule: TypeAlias = Literal["scl", "qa_pixel", "fmask", "nonzero"]
 """How a cloud layer's numbers are read: Sentinel-2 scene classes, Landsat and HLS bits, a mask."""
@@ -58,6 +56,10 @@ class Product:
     """What is known of the stored numbers."""
     layers: tuple[Layer, ...] = ()
     """What `path` was stacked from; none for a plain raster."""
+    factors: tuple[int, ...] = ()
+    """How many pixels of `path` one of the band's own is, along each axis; empty for all 1."""
+    resampling: Resampling = "nearest"
+    """How bands of factors above 1 are read."""
     sensor: str | None = None
     """A key of `sensors.SENSORS`."""
     level: str | None = None
