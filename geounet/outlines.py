@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from geounet import remote
 from geounet.contours import Contourer, ContourPolygons, level_of
 from geounet.errors import ConfigError, SceneError
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
@@ -595,7 +596,9 @@ def acquisition_time(path: str | os.PathLike[str]) -> str | None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as source:
+        uri = str(path)
+        env = rasterio.Env(**remote.settings(uri))
+        with env, remote.attempt(uri, lambda: rasterio.open(path)) as source:
             tags = {**source.tags(ns="IMAGERY"), **source.tags()}
     tags = {name.upper(): text for name, text in tags.items()}
     times = (_iso_time(tags.get(name, "")) for name in _TIME_TAGS)

@@ -23,6 +23,7 @@ from geounet.products import find_product
 from geounet.products.raster import open_raster
 from geounet.products.reading import read_bands
 from geounet.radiometry import Radiometry, decide_radiometry
+from geounet.remote import attempt
 from geounet.sensors import name_bands
 from geounet.tiling import Window
 
@@ -100,7 +101,7 @@ class Scene:
     """What is known of a scene before a pixel is read."""
 
     uri: str
-    """What the user gave."""
+    """What the user gave, without passwords and signatures."""
     product: Product
     """What it is, and the path that GDAL opens."""
     grid: Grid
@@ -182,18 +183,20 @@ class SceneReader:
             SceneError: the file is damaged or went away.
         """
         area = RasterWindow(window.col, window.row, window.width, window.height)
-        try:
-            product = self._scene.product
+        product = self._scene.product
+
+        def read() -> tuple[NDArray[Any], NDArray[Any] | None]:
             dn = read_bands(
                 self._dataset, indexes, window,
                 factors=product.factors, resampling=product.resampling,
                 nodata=self._scene.nodata, out=out,
             )  # fmt: skip
-            mask = (
-                self._dataset.read_masks(1, window=area, out_shape=dn.shape[1:])
-                if self._scene.masked
-                else None
-            )
+            if not self._scene.masked:
+                return dn, None
+            return dn, self._dataset.read_masks(1, window=area, out_shape=dn.shape[1:])
+
+        try:
+            dn, mask = attempt(product.path, read)
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"cannot read rows {window.row} to {window.row + window.height} of "
@@ -260,6 +263,7 @@ def open_scene(
     """
     uri = str(uri)
     product = find_product(uri)
+    uri = product.uri
     with open_raster(product.path, uri) as source:
         names = _name_bands(source, product.names, bands)
         scene = Scene(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -45,16 +45,16 @@ class Product:
     kind: str
     """``raster``, ``sentinel-2``, ``landsat``, ``hls``, ``bands``, …"""
     uri: str
-    """What the user gave."""
-    path: str
-    """The one raster that GDAL opens: a file's name, or a VRT's XML."""
+    """What the user gave, without passwords and signatures."""
+    path: str = field(repr=False)
+    """The one raster that GDAL opens: a file's name, or a VRT's XML. It may hold signatures."""
     stem: str
     """Outputs are named after it."""
     names: tuple[str | None, ...]
     """The bands' own names in the order of `path`; None where nothing names one."""
     evidence: Evidence
     """What is known of the stored numbers."""
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[Layer, ...] = field(default=(), repr=False)
     """What `path` was stacked from; none for a plain raster."""
     factors: tuple[int, ...] = ()
     """How many pixels of `path` one of the band's own is, along each axis; empty for all 1."""
@@ -66,7 +66,7 @@ class Product:
     """Processing level as the product calls it: ``L1C``, ``L2A``, ``L2SP``."""
     acquired: str | None = None
     """When it was taken, in ISO 8601."""
-    clouds: CloudLayer | None = None
+    clouds: CloudLayer | None = field(default=None, repr=False)
     """The product's own word on clouds."""
     nodata: float | None = None
     """Stored number that means "not observed"."""

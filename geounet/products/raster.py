@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from geounet import remote
 from geounet.errors import SceneError
 from geounet.products.product import Product
 from geounet.radiometry import Evidence, state_bands
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["open_raster", "raster_product"]
 
 
-def open_raster(path: str, uri: str | None = None) -> rasterio.DatasetReader:
+@contextmanager
+def open_raster(path: str, uri: str | None = None) -> Iterator[rasterio.DatasetReader]:
     """Open a raster, quiet about a missing georeference: `open_scene` says that once.
+
+    A remote one stays in GDAL's settings for that as long as it is open.
 
     Args:
         path: what GDAL opens.
         uri: what to call it in an error, where that is another.
 
     Raises:
-        SceneError: there is no such file, or it is no raster.
+        SceneError: there is no such file, it cannot be had, or it is no raster.
     """
-    uri = uri or path
+    with rasterio.Env(**remote.settings(path)), _opened(path, uri or path) as source:
+        yield source
+
+
+def _opened(path: str, uri: str) -> rasterio.DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            return rasterio.open(path)
+            return remote.attempt(path, lambda: rasterio.open(path))
         except (RasterioError, OSError) as error:
             if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
                 raise SceneError(f"a scene must exist: there is no {uri}.") from error
@@ -48,12 +61,14 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
     Raises:
         SceneError: there is no such file, or it is no raster.
     """
+    uri = uri or path
+    path = remote.gdal_path(path)
     with open_raster(path, uri) as source:
         return Product(
             kind="raster",
-            uri=uri or path,
+            uri=remote.redact(uri) if remote.is_remote(uri) else uri,
             path=path,
-            stem=Path(uri or path).stem,
+            stem=remote.stem(uri) if remote.is_remote(uri) else Path(uri).stem,
             names=source.descriptions,
             evidence=Evidence(
                 dtype=source.dtypes[0],

@@ -18,6 +18,7 @@ from rasterio.enums import MaskFlags
 
 from geounet.errors import SceneError
 from geounet.products.raster import open_raster
+from geounet.remote import redact
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -158,7 +159,7 @@ def _look(layer: Layer) -> _Source:
     with open_raster(layer.uri) as file:
         if not 1 <= layer.band <= file.count:
             raise SceneError(
-                f"band {layer.name} is band {layer.band} of {layer.uri}, which has {file.count}."
+                f"band {layer.name} is band {layer.band} of {redact(layer.uri)}, which has {file.count}."
             )
         i = layer.band - 1
         return _Source(

@@ -1,0 +1,321 @@
+"""Scenes that lie on a server or in object storage: GDAL's paths and settings, failures, secrets.
+
+GDAL does the reading, by range requests through its ``/vsi`` file systems, and finds credentials
+itself (environment, ``~/.aws``, instance roles). Here is what it leaves open: settings that suit
+large files read in parts, one clear error for each way that a server fails, and URLs whose
+signatures and passwords nobody gets to see.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import rasterio.env
+from rasterio.errors import RasterioError
+
+from geounet.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["attempt", "fetch", "gdal_path", "is_remote", "redact", "settings", "stem"]
+
+_T = TypeVar("_T")
+
+_FILE_SYSTEMS = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+}
+"""What a URI's scheme and ``://`` become in GDAL's words."""
+
+_SETTINGS = {
+    # One file is asked for, so the folder around it is not listed, nor sidecars looked for.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # The header of a COG of a whole tile in one request.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    # GDAL retries 429, 500, 502, 503, 504 and reset connections, and doubles the delay each time.
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    # A stalled transfer ends by its speed: a slow line may take minutes for a large range.
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+    # Without this GDAL answers for a file from memory for as long as the process lives, even that
+    # it could not be had: nothing would come of trying again.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/:/vsigs/:/vsiaz/",
+}
+
+_REQUIRED = {
+    # With more threads GDAL's GeoTIFF reader returns zeros and no error where a request failed.
+    "GDAL_NUM_THREADS": "1",
+}
+
+_TRIES = 3
+_DELAY = 1.0
+_FETCH_TIMEOUT = 30.0
+_FETCH_BYTES = 64 << 20
+
+_REMOTE = re.compile(r"(?:^|[+/])(?:https?|s3|gs|az)://|/vsi(?:curl|s3|gs|az)(?:_streaming)?[/?]")
+_USER = re.compile(r"(?<=://)[^/?#\s'\"<>@]*(?:@[^/?#\s'\"<>@]*)*@")
+_QUERY = re.compile(r"[?][^\s'\"<>=?]+=[^\s'\"<>]*")
+
+
+def is_remote(uri: str) -> bool:
+    """Whether reading it goes over the network; a VRT's text does if one of its sources does."""
+    return _REMOTE.search(uri) is not None
+
+
+def gdal_path(uri: str) -> str:
+    """The path under which GDAL opens a URI; anything but http(s), s3, gs and az stays as it is."""
+    scheme, mark, rest = uri.partition("://")
+    return _FILE_SYSTEMS[scheme] + rest if mark and scheme in _FILE_SYSTEMS else uri
+
+
+def redact(text: str) -> str:
+    """A URI, or a text with URIs in it, without what may open doors: users, passwords, queries."""
+    return _QUERY.sub("", _USER.sub("", text))
+
+
+def stem(uri: str) -> str:
+    """File name without folder, suffix, query and what no file system takes."""
+    parts = urlsplit(re.sub(r"^(?:/vsi\w+/)+(?=\w+://)", "", uri))
+    name = PurePosixPath(unquote(parts.path)).stem or parts.netloc.rpartition("@")[2]
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
+
+
+def settings(uri: str) -> dict[str, str]:
+    """GDAL's settings for reading a URI; none for a local one, and few that the user has set."""
+    if not is_remote(uri):
+        return {}
+    _guard_logs()
+    told = rasterio.env.getenv() if rasterio.env.hasenv() else {}
+    own = {k: v for k, v in _SETTINGS.items() if k not in os.environ and k not in told}
+    return own | _REQUIRED
+
+
+def attempt(uri: str, call: Callable[[], _T]) -> _T:
+    """Do something that makes GDAL read a URI, again where that may help.
+
+    GDAL has retried what it knows to be passing; here follow transfers that stalled or came back
+    cut short. What a local path raises is raised as it is.
+
+    Args:
+        uri: what is read.
+        call: reads it, inside an environment with `settings`.
+
+    Raises:
+        SceneError: it cannot be had. The message says what the server did and what to do, and
+            neither it nor its traceback shows a secret.
+    """
+    if not is_remote(uri):
+        return call()
+    _guard_logs()
+    for left in reversed(range(_TRIES)):
+        since = time.monotonic()
+        try:
+            return call()
+        except (RasterioError, OSError) as error:
+            failure = _explain(_texts(error), _WATCH.status(since))
+            if left and failure.passing:
+                time.sleep(_DELAY * 2 ** (_TRIES - 1 - left))
+                continue
+        # Outside the handler: the cause holds the URL with its signature.
+        raise failure.error(uri)
+    raise AssertionError("unreachable")
+
+
+def fetch(uri: str) -> bytes:
+    """Read a small file, such as a STAC item, whole.
+
+    Args:
+        uri: a URL; ``s3://`` and its like need the fsspec package of that storage.
+
+    Raises:
+        SceneError: as `attempt` does.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return _fetch_object(uri)
+    for left in reversed(range(_TRIES)):
+        try:
+            return _fetch_url(uri)
+        except urllib.error.HTTPError as error:
+            failure = _explain("", error.code)
+            again = error.code == 429 or error.code >= 500
+        except (OSError, http.client.HTTPException) as error:
+            failure = _explain(str(error), None)
+            again = failure.passing
+        if not (left and again):
+            raise failure.error(uri)
+        time.sleep(_DELAY * 2 ** (_TRIES - 1 - left))
+    raise AssertionError("unreachable")
+
+
+def _fetch_url(url: str) -> bytes:
+    parts = urlsplit(url)
+    request = urllib.request.Request(url, headers={"User-Agent": "geounet"})  # noqa: S310 (http only)
+    if parts.username is not None:
+        plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
+        passwords.add_password(
+            None,
+            plain,
+            unquote(parts.username),
+            unquote(parts.password or ""),
+            is_authenticated=True,
+        )
+        request.full_url = plain
+        opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
+    else:
+        opener = urllib.request.build_opener()
+    with opener.open(request, timeout=_FETCH_TIMEOUT) as answer:
+        body: bytes = answer.read(_FETCH_BYTES + 1)
+    if len(body) > _FETCH_BYTES:
+        raise SceneError(
+            f"a STAC item takes {_FETCH_BYTES >> 20} MiB at most; {redact(url)} is larger. "
+            f"Give the URL of an item or of a raster."
+        )
+    return body
+
+
+def _fetch_object(uri: str) -> bytes:
+    import fsspec  # noqa: PLC0415 (only here, and slow to load)
+
+    try:
+        with fsspec.open(uri, "rb") as file:
+            body: bytes = file.read(_FETCH_BYTES)
+    except ImportError as error:
+        raise SceneError(
+            f"reading {redact(uri)} needs a package that fsspec does not have: {error}. "
+            f"Install it, or give the file's https address or a copy on disk."
+        ) from error
+    except Exception as error:  # noqa: BLE001 (each storage's package raises its own)
+        failure = _explain(f"{type(error).__name__} {error}", None)
+    else:
+        return body
+    raise failure.error(uri)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why something remote could not be read."""
+
+    what: str
+    todo: str
+    passing: bool = False
+    """Whether it is worth trying again at once."""
+
+    def error(self, uri: str) -> SceneError:
+        shown = redact(uri.removeprefix("/vsicurl/"))
+        if uri.lstrip().startswith("<"):
+            shown = "a remote file of the scene"
+        return SceneError(f"cannot read {shown}: {self.what}. {self.todo}")
+
+
+_NO_ACCESS = (
+    "Check the credentials; a signed URL may have expired: get a fresh one. For a public bucket "
+    "set AWS_NO_SIGN_REQUEST=YES (GS_NO_SIGN_REQUEST, AZURE_NO_SIGN_REQUEST)."
+)
+_NOT_THERE = "Check the address; the archive may have moved or removed it."
+_KINDS = {
+    r"AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|ExpiredToken|Forbidden|PermissionError":
+        _Failure("the server refuses access", _NO_ACCESS),
+    r"(_SIGN_REQUEST|_KEY|STORAGE_ACCOUNT).*(not defined|configuration option)|NoCredentials":
+        _Failure("there are no credentials for this storage", _NO_ACCESS),
+    r"NoSuchKey|NoSuchBucket|FileNotFoundError":
+        _Failure("there is nothing there", _NOT_THERE),
+    r"Range downloading not supported":
+        _Failure("the server does not serve parts of a file", "Download it and give its path."),
+    r"timed out|[Tt]imeout|too slow":
+        _Failure("the server stopped answering", "Try again later.", passing=True),
+    r"resolve host|Name or service|getaddrinfo|No address":
+        _Failure("the name of the server is not known", "Check the address and the network."),
+    r"[Ff]ailed to connect|Could not connect|Connection refused|unreachable":
+        _Failure("the server cannot be reached", "Check the address, or try again later."),
+    r"certificate|SSL":
+        _Failure("the server's certificate is not trusted", "Check it, or set CURL_CA_BUNDLE."),
+    r"not recognized as being in a supported": _Failure(
+        "what the server sent is no raster that GDAL opens",
+        "Open the address in a browser: it may be a page that asks to log in.",
+    ),
+}  # fmt: skip
+
+
+def _explain(text: str, status: int | None) -> _Failure:
+    """What GDAL's message and the last HTTP status mean."""
+    stated = re.search(r"(?:response[_ ]code|error code)\W+(\d{3})", text)
+    status = int(stated[1]) if stated else status
+    by_text = next(
+        (failure for pattern, failure in _KINDS.items() if re.search(pattern, text)), None
+    )
+    if status in (401, 403):
+        return _Failure(f"the server refuses access (HTTP {status})", _NO_ACCESS)
+    if status in (404, 410):
+        return _Failure(f"there is nothing there (HTTP {status})", _NOT_THERE)
+    if by_text is None and status is not None and (status == 429 or status >= 500):
+        return _Failure(f"the server keeps failing (HTTP {status})", "Try again later.")
+    return by_text or _Failure(
+        f"its data come back cut short or damaged ({redact(text).strip() or 'no reason given'})",
+        "Try again later; if that does not help the file itself is damaged.",
+        passing=True,
+    )
+
+
+def _texts(error: BaseException | None) -> str:
+    """The messages of an error and its causes, the first of them last in time."""
+    texts: list[str] = []
+    while error is not None and len(texts) < 8:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "; ".join(dict.fromkeys(texts))
+
+
+class _Watch(logging.Filter):
+    """Takes secrets out of GDAL's messages on their way to the log, and notes HTTP statuses.
+
+    GDAL says only there which status a failed read had.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[int, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        found = re.search(r"(?:response_code=|HTTP error code: |HTTP response code: )(\d{3})", text)
+        if found and int(found[1]) >= 400:
+            self._seen[threading.get_ident()] = time.monotonic(), int(found[1])
+        record.msg, record.args = redact(text), None
+        return True
+
+    def status(self, since: float) -> int | None:
+        """The last failing status in this thread from a moment on, or else in any thread.
+
+        GDAL reads a VRT's sources in threads of its own.
+        """
+        at, status = self._seen.get(threading.get_ident(), (0.0, 0))
+        if at < since:
+            at, status = max(self._seen.values(), default=(0.0, 0))
+        return status if at >= since else None
+
+
+_WATCH = _Watch()
+
+
+def _guard_logs() -> None:
+    """Put the filter on all of rasterio's loggers; a logger takes the same one only once."""
+    for name in [n for n in logging.root.manager.loggerDict if n.split(".")[0] == "rasterio"]:
+        logging.getLogger(name).addFilter(_WATCH)

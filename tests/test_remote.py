@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import traceback
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasterio.shutil import copy
+from serving import FileServer, serving
+
+import geounet
+from geounet import SceneError, remote
+from geounet.cli import main
+from geounet.model import (
+    Architecture,
+    InputBand,
+    ModelSpec,
+    Normalisation,
+    build_network,
+    save_model,
+)
+from geounet.tiling import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SECRET = "5e" + "c3e7"
+"""Spelt so that a traceback that shows this file's lines does not hold it."""
+SIGNED = f"/scene.tif?X-Amz-Signature={SECRET}&sig={SECRET}%3D&se=2026"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server, and waits that suit a test."""
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "2")
+    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.01")
+    monkeypatch.setattr(remote, "_DELAY", 0.01)
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cog(tmp_path_factory) -> tuple[bytes, NDArray[np.uint16]]:
+    """A COG of random numbers, which do not compress, and the numbers."""
+    folder = tmp_path_factory.mktemp("cog")
+    data = np.random.default_rng(0).integers(1, 3000, (3, 1024, 1024), np.uint16)
+    grid = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
+    shape = {"count": 3, "height": 1024, "width": 1024, "dtype": "uint16"}
+    with rasterio.open(folder / "plain.tif", "w", driver="GTiff", **shape, **grid) as file:
+        file.write(data)
+        file.descriptions = ("green", "red", "nir")
+        file.scales = (1e-4,) * 3
+    copy(folder / "plain.tif", folder / "cog.tif", driver="COG", blocksize=256, overviews="none")
+    return (folder / "cog.tif").read_bytes(), data
+
+
+@pytest.fixture
+def served(server: FileServer, cog) -> tuple[FileServer, NDArray[np.uint16]]:
+    server.files["/scene.tif"] = cog[0]
+    return server, cog[1]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown", "stem"),
+    [
+        ("https://host/a/T32.tif?sig=abc%3D&se=1", "https://host/a/T32.tif", "T32"),
+        ("https://user:pa@ss@host/a/T32.tif", "https://host/a/T32.tif", "T32"),
+        ("https://host/a/two%20words.tif#x", "https://host/a/two%20words.tif#x", "two words"),
+        ("https://host/a/b%2Fc:d.tif", "https://host/a/b%2Fc:d.tif", "c_d"),
+        ("https://user:word@host/?q=1", "https://host/", "host"),
+        ("s3://bucket/S2A.SAFE/B03.jp2", "s3://bucket/S2A.SAFE/B03.jp2", "B03"),
+        ("/vsicurl/https://host/x.tif?sig=abc", "/vsicurl/https://host/x.tif", "x"),
+        ("/vsicurl?header.Authorization=abc&url=https://host/x", "/vsicurl", "vsicurl"),
+        ("/vsis3/bucket/x@y.tif", "/vsis3/bucket/x@y.tif", "x@y"),
+        ("https://host/users/@me/x.tif", "https://host/users/@me/x.tif", "x"),
+    ],
+)
+def test_a_url_shows_no_secret_and_gives_a_clean_stem(uri: str, shown: str, stem: str) -> None:
+    assert remote.redact(uri) == shown
+    assert remote.stem(uri) == stem
+    assert remote.is_remote(uri)
+
+
+def test_secrets_are_taken_out_of_any_text() -> None:
+    text = "'/vsicurl/https://h/a.tif?sig=SECRET' and <b>https://me:SECRET@h/b?c=SECRET</b>; why?"
+    assert remote.redact(text) == "'/vsicurl/https://h/a.tif' and <b>https://h/b</b>; why?"
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("https://host/x.tif?a=b", "/vsicurl/https://host/x.tif?a=b"),
+        ("s3://bucket/x.tif", "/vsis3/bucket/x.tif"),
+        ("gs://bucket/x.tif", "/vsigs/bucket/x.tif"),
+        ("az://container/x.tif", "/vsiaz/container/x.tif"),
+        ("zip+https://host/x.zip!a.tif", "zip+https://host/x.zip!a.tif"),
+        ("/vsis3/bucket/x.tif", "/vsis3/bucket/x.tif"),
+        ("NETCDF:x.nc:y", "NETCDF:x.nc:y"),
+    ],
+)
+def test_schemes_become_file_systems_of_gdal(uri: str, path: str) -> None:
+    assert remote.gdal_path(uri) == path
+
+
+@pytest.mark.parametrize("uri", ["scene.tif", "C:/x/y.tif", "/data/https/x.tif", "/vsizip/a.zip/b"])
+def test_a_local_path_is_read_as_ever(uri: str) -> None:
+    def fail() -> None:
+        raise OSError("its own words")
+
+    assert not remote.is_remote(uri)
+    assert remote.settings(uri) == {}
+    with pytest.raises(OSError, match=r"^its own words$"):
+        remote.attempt(uri, fail)
+
+
+def test_settings_leave_alone_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "9")
+    monkeypatch.setenv("GDAL_NUM_THREADS", "9")
+    with rasterio.Env(GDAL_HTTP_CONNECTTIMEOUT="7"):
+        settings = remote.settings("s3://bucket/x.tif")
+    assert settings["GDAL_DISABLE_READDIR_ON_OPEN"] == "EMPTY_DIR"
+    assert not {"GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_CONNECTTIMEOUT"} & set(settings)
+    assert settings["GDAL_NUM_THREADS"] == "1", "more than one hides failed requests"
+
+
+def test_only_what_is_needed_is_read(served) -> None:
+    server, data = served
+    scene = geounet.open_scene(server.url + SIGNED)
+    assert server.sent < 100_000
+    with scene.open() as reader:
+        tile = reader.read(Window(300, 600, 100, 50), [0, 2])
+    np.testing.assert_array_equal(tile.dn, data[[0, 2], 300:400, 600:650])
+    block = 256 * 256 * 2 * 3
+    assert server.sent < 100_000 + 1.5 * block < len(server.files["/scene.tif"]) / 4
+
+
+def test_a_scene_is_named_without_its_signature(served) -> None:
+    server, _ = served
+    scene = geounet.open_scene(server.url + SIGNED)
+    assert (scene.uri, scene.stem) == (f"{server.url}/scene.tif", "scene")
+    assert SECRET not in repr(scene)
+    with pickle.loads(pickle.dumps(scene)).open() as reader:
+        assert reader.read(Window(0, 0, 2, 2), [0]).dn.shape == (1, 2, 2)
+
+
+@pytest.fixture
+def network(tmp_path) -> Path:
+    """A model file: a U-Net whose random weights do not matter here."""
+    torch.manual_seed(0)
+    names = ("green", "red", "nir")
+    spec = ModelSpec(
+        name="tiny",
+        version="1",
+        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
+        bands=tuple(InputBand(name=n, common_name=n, required=True) for n in names),
+        classes=("land", "water"),
+        normalisation=Normalisation(mean=(0.1,) * 3, std=(0.1,) * 3),
+        tile=512,
+        overlap=32,
+        tile_multiple=2,
+    )
+    save_model(tmp_path / "tiny.safetensors", spec, build_network(spec))
+    return tmp_path / "tiny.safetensors"
+
+
+def test_a_run_over_http_is_that_of_the_file_and_records_no_secret(
+    served, network, tmp_path, monkeypatch, caplog, capsys
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server, _ = served
+    server.fault = lambda number, method: 503 if number % 5 == 3 else None
+    options = {"model": str(network), "polygons": False}
+    far = geounet.run(server.url + SIGNED, output=tmp_path / "far", **options)
+    (tmp_path / "scene.tif").write_bytes(server.files["/scene.tif"])
+    near = geounet.run(tmp_path / "scene.tif", output=tmp_path / "near", **options)
+    monkeypatch.setattr("sys.argv", ["geounet", "info", server.url + SIGNED, "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    out = capsys.readouterr()
+    assert "503" in caplog.text
+    written = b"".join(p.read_bytes() for p in (tmp_path / "far").iterdir())
+    for text in (caplog.text, repr(far), out.out, out.err, written.decode("latin1")):
+        assert SECRET not in text
+    assert json.loads(out.out)["scene"] == f"{server.url}/scene.tif"
+    with rasterio.open(far.outputs["mask"]) as a, rasterio.open(near.outputs["mask"]) as b:
+        np.testing.assert_array_equal(a.read(), b.read())
+        assert a.tags()["SOURCE"] == "scene.tif"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "tries"),
+    [
+        (401, r"refuses access \(HTTP 401\). Check the credentials; a signed URL may", 1),
+        (403, r"refuses access \(HTTP 403\). Check the credentials; a signed URL may", 1),
+        (404, r"nothing there \(HTTP 404\). Check the address", 1),
+        (410, r"nothing there \(HTTP 410\). Check the address", 1),
+        (429, r"keeps failing \(HTTP 429\). Try again later", 3),
+        (503, r"keeps failing \(HTTP 503\). Try again later", 3),
+        ("ranges", "does not serve parts of a file. Download it", None),
+    ],
+)
+def test_each_failure_of_a_server_is_one_clear_error(served, fault, message, tries) -> None:
+    server, _ = served
+    server.fault = lambda number, method: fault
+    with pytest.raises(SceneError, match=rf"cannot read {server.url}/scene.tif: .*{message}") as e:
+        geounet.open_scene(server.url + SIGNED)
+    assert SECRET not in "".join(traceback.format_exception(e.value))
+    if tries:
+        assert len({request[1] for request in server.requests}) == 1
+        # GDAL asks twice for a file whose header it does not keep.
+        assert len(server.requests) <= 2 * tries
+        assert len(server.requests) >= tries
+
+
+def test_a_server_that_recovers_is_no_failure(served) -> None:
+    server, data = served
+    server.fault = lambda number, method: 503 if number % 3 < 2 else None
+    scene = geounet.open_scene(server.url + "/scene.tif")
+    np.testing.assert_allclose(scene.reflectance(["green"])[0], data[0] * 1e-4, rtol=1e-6)
+
+
+def test_a_failure_is_not_remembered(served) -> None:
+    """GDAL keeps it in memory that a file could not be had, unless told not to."""
+    server, _ = served
+    server.fault = lambda number, method: 404
+    with pytest.raises(SceneError, match="404"):
+        geounet.open_scene(server.url + "/scene.tif")
+    server.fault = lambda number, method: None
+    assert geounet.open_scene(server.url + "/scene.tif").bands == ("green", "red", "nir")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (403, r"refuses access \(HTTP 403\).*signed URL may have expired"),
+        (503, r"keeps failing \(HTTP 503\)"),
+        ("cut", "come back cut short or damaged"),
+    ],
+)
+def test_a_failure_in_the_middle_says_what_it_was(served, fault, message, caplog) -> None:
+    server, _ = served
+    scene = geounet.open_scene(server.url + SIGNED)
+    with scene.open() as reader:
+        server.fault = lambda number, method: fault
+        with pytest.raises(SceneError, match=message) as caught:
+            reader.read(Window(0, 0, 512, 512), [0])
+    assert SECRET not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+def test_a_body_that_is_cut_short_is_asked_for_again(served) -> None:
+    server, data = served
+    scene = geounet.open_scene(server.url + "/scene.tif")
+    with scene.open() as reader:
+        count = len(server.requests)
+        server.fault = lambda number, method: "cut" if number < count + 4 else None
+        tile = reader.read(Window(0, 0, 512, 512), [0, 1])
+    np.testing.assert_array_equal(tile.dn, data[:2, :512, :512])
+
+
+def test_a_server_that_hangs_is_given_up(served, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, _ = served
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setattr(remote, "_TRIES", 2)
+    server.fault = lambda number, method: "hang"
+    with pytest.raises(SceneError, match=r"stopped answering. Try again later"):
+        geounet.open_scene(server.url + "/scene.tif")
+    assert len(server.requests) >= 2
+
+
+def test_a_page_that_asks_to_log_in_is_no_raster(server) -> None:
+    server.files["/scene.tif"] = b"<html>log in</html>"
+    with pytest.raises(SceneError, match=r"no raster that GDAL opens. Open the address"):
+        geounet.open_scene(server.url + SIGNED)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:1/x.tif", "cannot be reached"),
+        ("http://nowhere.invalid/x.tif", "name of the server is not known"),
+    ],
+)
+def test_a_server_that_is_not_there(server, url: str, message: str) -> None:
+    for read in (geounet.open_scene, remote.fetch):
+        with pytest.raises(SceneError, match=message):
+            read(url)
+
+
+def test_storage_without_credentials_says_so(server, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("CPL_AWS_AUTODETECT_EC2", "NO")
+    with pytest.raises(
+        SceneError, match=r"no credentials .* public bucket set AWS_NO_SIGN_REQUEST"
+    ):
+        geounet.open_scene("s3://bucket/scene.tif")
+
+
+def test_fetch_reads_small_files_whole(server) -> None:
+    server.files["/item.json"] = b"{}"
+    server.fault = lambda number, method: 503 if number < 2 else None
+    assert remote.fetch(f"{server.url}/item.json?sig={SECRET}") == b"{}"
+    assert [request[1] for request in server.requests] == [f"/item.json?sig={SECRET}"] * 3
+
+
+@pytest.mark.parametrize(("status", "tries"), [(403, 1), (404, 1), (429, 3), (500, 3)])
+def test_fetch_retries_what_may_pass(server, status: int, tries: int) -> None:
+    server.fault = lambda number, method: status
+    with pytest.raises(SceneError, match=rf"HTTP {status}") as caught:
+        remote.fetch(f"{server.url}/item.json?sig={SECRET}")
+    assert len(server.requests) == tries
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_fetch_refuses_what_is_no_small_file(server, monkeypatch) -> None:
+    server.files["/item.json"] = b"x" * 100
+    monkeypatch.setattr(remote, "_FETCH_BYTES", 99)
+    with pytest.raises(SceneError, match="is larger"):
+        remote.fetch(f"{server.url}/item.json")
+
+
+def test_a_storage_whose_package_is_missing(monkeypatch) -> None:
+    with pytest.raises(SceneError, match=r"needs a package"):
+        remote.fetch("gs://bucket/item.json")
