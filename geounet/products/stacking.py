@@ -159,7 +159,8 @@ def _look(layer: Layer) -> _Source:
     with open_raster(layer.uri) as file:
         if not 1 <= layer.band <= file.count:
             raise SceneError(
-                f"band {layer.name} is band {layer.band} of {redact(layer.uri)}, which has {file.count}."
+                f"band {layer.name} is band {layer.band} of {redact(layer.uri)}, which has "
+                f"{file.count}."
             )
         i = layer.band - 1
         return _Source(
