@@ -114,13 +114,13 @@ def test_each_thread_opens_its_own_handle(make_raster, monkeypatch):
     """Invariant 10: one rasterio handle per thread."""
     scene = open_scene(make_raster(_numbers(), **TOLD))
     handles = []
-    opened = scene_module.open_raster
+    opened = rasterio.open
 
     def spy(*path):
         handles.append((threading.get_ident(), opened(*path)))
         return handles[-1][1]
 
-    monkeypatch.setattr(scene_module, "open_raster", spy)
+    monkeypatch.setattr(rasterio, "open", spy)
     both_open = threading.Barrier(2)
 
     def read():
