@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from geounet.deciding import decide
 from geounet.errors import ConfigError, ModelError, OutputError, SceneError
-from geounet.networks import Geometry, UNet
+from geounet.networks import Geometry, InputSkip, UNet
 from geounet.sensors import SENSORS
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Architecture(_Frozen):
     No colon, which in timm stands for a place to fetch the network from.
     """
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the network's constructor."""
+    """Further arguments of the network's constructor; for ``Unet`` also ``input_skip: true``, which
+    shows the last block the input (`networks.InputSkip`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -290,14 +291,20 @@ def _build_unet(arch: Architecture, bands: int, classes: int) -> nn.Module:
 def _build_smp(arch: Architecture, bands: int, classes: int) -> nn.Module:
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - costs a second; not every use needs it
 
+    options = dict(arch.options)
+    input_skip = options.pop("input_skip", False)
     body: nn.Module = smp.create_model(
         arch=arch.decoder,
         encoder_name=arch.encoder,
         encoder_weights=None,
         in_channels=bands,
         classes=classes,
-        **arch.options,
+        **options,
     )
+    if input_skip:
+        if arch.decoder != "Unet" or options.get("decoder_attention_type"):
+            raise ValueError("input_skip is for the decoder Unet without attention")
+        body.decoder = InputSkip(cast("nn.Module", body.decoder), bands)
     return body
 
 

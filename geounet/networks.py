@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from geounet.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Geometry", "UNet", "Upsampling", "unet_geometry"]
+__all__ = ["Geometry", "InputSkip", "UNet", "Upsampling", "unet_geometry"]
 
 Upsampling = Literal["transpose", "resize"]
 """Up-convolution: a transposed 2 x 2 convolution, or nearest-neighbour resizing and 3 x 3."""
@@ -163,6 +163,33 @@ class _Up(nn.Module):
         top, left = ((s - n) // 2 for s, n in zip(skip.shape[-2:], x.shape[-2:], strict=True))
         skip = skip[..., top : top + x.shape[-2], left : left + x.shape[-1]]
         return cast("Tensor", self.convolutions(torch.cat([skip, x], 1)))
+
+
+class InputSkip(nn.Module):
+    """A U-Net's decoder of segmentation-models-pytorch whose last block sees the input as well.
+
+    Encoders start with a stride of 2, so that the finest skip has half the resolution and a single
+    pixel has to be guessed from two by two: fatal for shores and for rivers a pixel wide. At its
+    start the decoder gives what it gave before, as the input's weights are 0.
+
+    Args:
+        decoder: a ``UnetDecoder`` without attention; its last block is changed.
+        bands: channels of the input.
+    """
+
+    def __init__(self, decoder: nn.Module, bands: int) -> None:
+        super().__init__()
+        last = cast("Any", decoder).blocks[-1]
+        narrow = last.conv1[0]
+        wide = nn.Conv2d(narrow.in_channels + bands, narrow.out_channels, 3, padding=1, bias=False)
+        with torch.no_grad():
+            wide.weight.zero_()[:, : narrow.in_channels] = narrow.weight
+        last.conv1[0] = wide
+        self.decoder = decoder
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Features from fine to coarse, the input first; the decoder drops the first."""
+        return cast("Tensor", self.decoder([features[0], *features]))
 
 
 def _check(features: Sequence[int], dropout: float, up: str) -> None:

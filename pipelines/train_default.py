@@ -409,7 +409,7 @@ def make_spec(normalisation: Normalisation) -> ModelSpec:
         architecture=Architecture(
             decoder="Unet",
             encoder="tu-mobilenetv4_conv_small",
-            options={"decoder_channels": (128, 64, 32, 24, 16)},
+            options={"decoder_channels": (128, 64, 32, 24, 16), "input_skip": True},
         ),
         bands=BANDS,
         classes=("land", "water", "obscured"),

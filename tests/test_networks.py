@@ -181,3 +181,60 @@ def test_unknown_options_and_an_encoder_are_refused():
         build_network(spec(margin=8, multiple=2, remainder=0, depth=3))
     with pytest.raises(ValueError, match="encoder"):
         Architecture(decoder="unet2015", encoder="resnet18")
+
+
+SMALL_UNET = {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}
+
+
+def smp_network(**options):
+    torch.manual_seed(0)
+    made = spec(margin=0, multiple=32, remainder=0).model_copy(
+        update={"architecture": Architecture(encoder="resnet18", options={**SMALL_UNET, **options})}
+    )
+    return build_network(made).body.eval()
+
+
+def test_a_decoder_that_sees_the_input_starts_as_it_was():
+    plain, seeing = smp_network(), smp_network(input_skip=True)
+    same = {k.replace("decoder.decoder.", "decoder."): v for k, v in seeing.state_dict().items()}
+    first = "decoder.blocks.2.conv1.0.weight"
+    same[first] = same[first][:, :8]
+    plain.load_state_dict(same)
+    x = torch.randn(1, 12, 32, 64)
+    torch.testing.assert_close(seeing(x), plain(x), rtol=0, atol=1e-6)
+
+
+def test_its_last_block_learns_from_single_pixels_of_the_input():
+    body = smp_network(input_skip=True)
+    first = body.decoder.decoder.blocks[-1].conv1[0]
+    assert first.in_channels == 8 + 12
+    body.encoder.requires_grad_(False)
+    x = torch.randn(1, 12, 32, 32)
+    body(x).square().sum().backward()
+    assert (first.weight.grad[:, 8:].abs().amax((0, 2, 3)) > 0).all()
+
+
+def test_a_model_file_holds_a_decoder_that_sees_the_input(tmp_path):
+    made = spec(margin=0, multiple=32, remainder=0).model_copy(
+        update={
+            "architecture": Architecture(
+                encoder="resnet18", options={**SMALL_UNET, "input_skip": True}
+            )
+        }
+    )
+    network = build_network(made).eval()
+    nn.init.normal_(network.body.decoder.decoder.blocks[-1].conv1[0].weight)
+    save_model(tmp_path / "m.safetensors", made, network)
+    loaded = load_model(tmp_path / "m.safetensors").network
+    x = torch.randn(1, 12, 32, 32)
+    torch.testing.assert_close(loaded.body(x), network.body(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options"), [("Unet", {"decoder_attention_type": "scse"}), ("FPN", {})]
+)
+def test_other_decoders_cannot_see_the_input(decoder, options):
+    arch = Architecture(decoder=decoder, options={**options, "input_skip": True})
+    made = spec(margin=0, multiple=32, remainder=0).model_copy(update={"architecture": arch})
+    with pytest.raises(ModelError, match="input_skip is for the decoder Unet"):
+        build_network(made)

@@ -261,7 +261,7 @@ class Paste:
     The result has the bands that both windows have.
     """
 
-    chance: float = 0.15
+    chance: float = 0.2
     cover: tuple[float, float] = (0.05, 0.4)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
@@ -400,7 +400,7 @@ class WaterColour:
         field_ = torch.sigmoid(
             1.5 * smooth_noise(n, size, (2, 5, 12), generator) + _uniform(-1, 1.5, n, generator)
         )
-        strength = _uniform(0, 1, n, generator) * field_
+        strength = _uniform(0, 1, n, generator).sqrt() * field_
         added = torch.zeros_like(pixels)
         for i, (spectrum, top) in enumerate(tops):
             added += (kind == i) * top * _column(spectrum, self.wavelengths, pixels)
@@ -559,7 +559,11 @@ class Clouds:
 
 @dataclass(frozen=True)
 class SnowCover:
-    """Snow and ice over anything, in blobs: obscured. It is bright up to the near infrared."""
+    """Snow and ice over anything, in blobs: obscured. It is bright up to the near infrared.
+
+    On slopes that turn from the sun only the sky lights it, so that it is as dark and as blue as
+    water.
+    """
 
     wavelengths: tuple[float, ...]
     chance: float = 0.18
@@ -580,7 +584,12 @@ class SnowCover:
         # Old snow is darker in the blue; its shortwave infrared falls as its grains grow.
         dust = (waves / 0.84).clamp(max=1) ** _uniform(0.0, 0.9, n, generator)
         grain = torch.where(waves > 1.3, _uniform(0.2, 1.3, n, generator), 1.0)
-        snow = _column(SNOW, self.wavelengths, pixels) * light * dust * grain
+        slope = 1 + _uniform(-0.5, 0.9, n, generator).clamp(min=0) * smooth_noise(
+            n, size, (5, 11, 24), generator
+        )
+        sky = _column(SKYLIGHT, self.wavelengths, pixels)
+        lit = slope.clamp(0.1, 1.2) * (1 - sky) + sky
+        snow = _column(SNOW, self.wavelengths, pixels) * light * dust * grain * lit
         allowed, thick = batch.allowed[index], cover[:, 0]
         some = torch.where((thick > 0.15) & (allowed != 0), allowed | OBSCURED, allowed)
         batch.allowed[index] = torch.where(thick > 0.5, OBSCURED, some).to(allowed.dtype)
@@ -616,7 +625,7 @@ class Atmosphere:
         floor = functional.avg_pool2d(pixels, 8).flatten(2).amin(2)[:, :, None, None]
         air = torch.maximum(air, -0.85 * floor)
         noise = torch.randn(n, pixels.shape[1], 1, 1, generator=generator, device=pixels.device)
-        gain = torch.exp(0.05 * noise + _uniform(-0.2, 0.2, n, generator))
+        gain = torch.exp(0.07 * noise + _uniform(-0.2, 0.2, n, generator))
         _write(batch, index, pixels * gain + air)
 
     def _haze(self, batch: Batch, index: Tensor, generator: torch.Generator) -> None:
