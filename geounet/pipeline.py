@@ -8,16 +8,13 @@ Each side runs ahead of the next by one item at most, so memory does not grow wi
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,15 +25,18 @@ from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import CLASSES, mask_writer, probability_writer
 from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands, resolve_device
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
+from geounet.reading import ahead, read_window_rows
 from geounet.scene import Grid, Scene, open_scene
 from geounet.staging import check_free, staged
 from geounet.tiling import Window, WindowPlan
+from geounet.timing import Clock
 from geounet.vectors import write_polygons, write_shorelines
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
 __all__ = [
@@ -52,8 +52,6 @@ __all__ = [
     "run",
     "run_job",
 ]
-
-_T = TypeVar("_T")
 
 
 class RunConfig(BaseModel):
@@ -255,28 +253,14 @@ class RunResult:
     windows: int
     seconds: dict[str, float]
     """Time by stage. ``read`` and ``write`` run beside ``predict``; ``total`` is by the clock."""
+    profile: dict[str, dict[str, float]]
+    """Seconds by thread and stage; those of a thread add up to the total."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         record = asdict(self)
         record["outputs"] = {kind: str(path) for kind, path in self.outputs.items()}
         return record
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - start
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
 
 def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job:
@@ -370,108 +354,12 @@ def _sample(scene: Scene, inputs: Inputs, size: int = 256) -> NDArray[np.float32
     return seen
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _WindowRow:
-    """The pixels of one row of windows, with the model's margin around."""
-
-    index: int
-    dn: NDArray[Any]
-    """[bands read, tile + 2 margins, width + 2 margins]"""
-    valid: NDArray[np.bool_]
-    """[tile + 2 margins, width + 2 margins]"""
-
-
-def _read_window_rows(job: Job, indices: range, clock: _Clock) -> Generator[_WindowRow]:
-    """Read the rows of windows in turn; rows that two of them share are read once."""
-    axis, margin = job.plan.rows, job.model.spec.margin
-    height, width = job.scene.grid.shape
-    dn = np.empty((len(job.inputs.read), 0, width), job.scene.dtype)
-    valid = np.empty((0, width), np.bool_)
-    top = 0
-    with job.scene.open() as reader:
-        for index in indices:
-            first = max(axis.starts[index] - margin, 0)
-            stop = min(axis.starts[index] + axis.tile + margin, height)
-            with clock("read"):
-                held = max(top + valid.shape[0] - first, 0)
-                fresh = np.empty((dn.shape[0], stop - first, width), dn.dtype)
-                seen = np.empty(fresh.shape[1:], np.bool_)
-                fresh[:, :held] = dn[:, dn.shape[1] - held :]
-                seen[:held] = valid[valid.shape[0] - held :]
-                for row, end in _pieces(first + held, stop, job.scene.read_rows):
-                    piece = slice(row - first, end - first)
-                    window = Window(row, 0, end - row, width)
-                    tile = reader.read(window, job.inputs.read, out=fresh[:, piece])
-                    seen[piece] = tile.valid
-                dn, valid, top = fresh, seen, first
-            yield _mirror(_WindowRow(index, dn, valid), job, first, stop)
-
-
-def _pieces(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    """Cut ``start <= row < stop`` at the multiples of a step."""
-    while start < stop:
-        end = min(start - start % step + step, stop)
-        yield start, end
-        start = end
-
-
-def _mirror(row: _WindowRow, job: Job, first: int, stop: int) -> _WindowRow:
-    """Extend by mirroring where the model's margin reaches over the scene's edge.
-
-    The overlap-tile strategy of Ronneberger et al. 2015 (arXiv:1505.04597, figure 2).
-    """
-    margin = job.model.spec.margin
-    if not margin:
-        return row
-    start = job.plan.rows.starts[row.index]
-    down = (first - start + margin, start + job.plan.rows.tile + margin - stop)
-    across = (margin, margin)
-    return _WindowRow(
-        row.index,
-        np.pad(row.dn, ((0, 0), down, across), mode="reflect"),
-        np.pad(row.valid, (down, across), mode="reflect"),
-    )
-
-
-def _ahead(items: Generator[_T]) -> Generator[_T]:
-    """Run a generator in a thread of its own, one item ahead and no more.
-
-    The next item is begun when the last one is taken. Errors are raised here. Closing this
-    generator stops the thread and waits for it.
-    """
-    done = object()
-    ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    room = threading.Semaphore(1)
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            with closing(items):
-                while room.acquire() and not stop.is_set():
-                    ready.put(next(items, done))
-        except BaseException as error:  # noqa: BLE001 - raised again by the reader of the queue
-            ready.put(error)
-
-    thread = threading.Thread(target=work, name="geounet-read", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not done:
-            if isinstance(item, BaseException):
-                raise item
-            room.release()
-            yield item
-    finally:
-        stop.set()
-        room.release()
-        thread.join()
-
-
 def predict_strips(
     job: Job,
     rows: tuple[int, int] | None = None,
     *,
     on_progress: Callable[[Progress], None] | None = None,
-    clock: _Clock | None = None,
+    clock: Clock | None = None,
 ) -> Generator[Strip]:
     """Predict output rows from the top down.
 
@@ -484,7 +372,7 @@ def predict_strips(
         on_progress: called after each row of windows.
         clock: where to add up seconds by stage.
     """
-    clock = clock or _Clock()
+    clock = clock or Clock()
     top, bottom = rows or (0, job.plan.height)
     indices = job.plan.rows.touching(top, bottom)
     across = len(job.plan.cols.starts)
@@ -493,18 +381,22 @@ def predict_strips(
     blender = StripBlender(
         job.plan, engine.channels, job.config.blend, zeros=engine.zeros, asarray=engine.asarray
     )
-    with closing(_ahead(_read_window_rows(job, indices, clock))) as window_rows:
-        for done, row in enumerate(window_rows, start=1):
-            with clock("predict"):
-                for col, scores in engine.predict(row.dn, row.valid, job.plan.cols):
+    reading = read_window_rows(
+        job.scene, job.inputs.read, job.plan.rows, indices, margin=margin, clock=clock
+    )
+    with closing(ahead(reading)) as window_rows:
+        for done, row in enumerate(clock.over("wait for reader", window_rows), start=1):
+            windows = engine.predict(row.dn, row.valid, job.plan.cols)
+            for col, scores in clock.over("predict", windows):
+                with clock("blend"):
                     blender.add(row.index, col, scores)
+            with clock("decide"):
                 scores = blender.finish(row.index)
                 start = job.plan.rows.starts[row.index]
                 skip = max(top - start, 0)
                 keep = slice(skip, max(min(bottom - start, scores.shape[1]), skip))
                 valid = row.valid[margin:, margin : margin + job.plan.width]
                 codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
-                del scores
             if on_progress:
                 on_progress(Progress(done * across, len(indices) * across))
             if codes.size:
@@ -523,9 +415,10 @@ def predict_mask(scene: Scene, model: Model, config: RunConfig | None = None) ->
 
 
 class _Outputs:
-    """The files of a run, written from the top row down. All of it runs in the writer thread."""
+    """The files of a run: rasters written from the top row down, by one thread; then outlines."""
 
-    def __init__(self, job: Job, paths: dict[str, Path], stack: ExitStack) -> None:
+    def __init__(self, job: Job, paths: dict[str, Path], stack: ExitStack, clock: Clock) -> None:
+        self._clock = clock
         tags, grid = job.tags(), job.scene.grid
         self._mask = stack.enter_context(mask_writer(paths["mask"], grid, tags))
         self._probability = (
@@ -546,28 +439,28 @@ class _Outputs:
         self.area = dict.fromkeys(CLASSES, 0.0)
 
     def write(self, strip: Strip) -> None:
-        areas = self._pixel_areas[strip.row : strip.row + len(strip.codes)]
-        for code in CLASSES:
-            counts = (strip.codes == code).sum(axis=1)
-            self.pixels[code] += int(counts.sum())
-            self.area[code] += float(counts @ areas)
-        self._mask.write(strip.codes)
-        if self._probability:
-            self._probability.write(strip.probability)
-        self._outliner.add(strip.codes, strip.probability)
+        """Write and count a strip's pixels, and trace their outlines."""
+        with self._clock("write"):
+            areas = self._pixel_areas[strip.row : strip.row + len(strip.codes)]
+            for code in CLASSES:
+                counts = (strip.codes == code).sum(axis=1)
+                self.pixels[code] += int(counts.sum())
+                self.area[code] += float(counts @ areas)
+            self._mask.write(strip.codes)
+            if self._probability:
+                self._probability.write(strip.probability)
+        with self._clock("trace"):
+            self._outliner.add(strip.codes, strip.probability)
 
-    def write_outlines(self, job: Job, paths: dict[str, Path]) -> int:
-        """Write polygons and shorelines; returns the number of polygons."""
-        grid, count = job.scene.grid, 0
-        where = grid.transform, grid.crs
-        if "polygons" in paths:
-            frame = self._outliner.polygons(*where, to_crs=job.config.to_crs, extra=self._extra)
-            write_polygons(frame, paths["polygons"], format=job.config.format)
-            count = len(frame)
-        if "shoreline" in paths:
-            lines = self._outliner.shorelines(*where, to_crs=job.config.to_crs, extra=self._extra)
-            write_shorelines(lines, paths["shoreline"], format=job.config.format)
-        return count
+    def outlines(self, job: Job, paths: dict[str, Path]) -> dict[str, GeoDataFrame]:
+        """Polygons and shorelines of all rows, by kind of output."""
+        made = {"polygons": self._outliner.polygons, "shoreline": self._outliner.shorelines}
+        grid, to_crs = job.scene.grid, job.config.to_crs
+        return {
+            kind: make(grid.transform, grid.crs, to_crs=to_crs, extra=self._extra)
+            for kind, make in made.items()
+            if kind in paths
+        }
 
 
 def run(
@@ -596,7 +489,7 @@ def run(
 def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Do what `prepare` checked; see `run`."""
     check_free(job.outputs, overwrite=job.config.overwrite)
-    clock = _Clock()
+    clock = Clock()
     with clock("total"), staged(job.outputs) as paths:
         outputs, polygons = _write(job, paths, clock, on_progress)
     spec = job.model.spec
@@ -612,41 +505,93 @@ def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) 
         bands_missing=job.bands_missing,
         radiometry=job.scene.radiometry.decision,
         windows=job.plan.count,
-        seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+        seconds=_by_stage(clock),
+        profile=_by_thread(clock),
     )
+
+
+_STAGES = {
+    "read": ("read",),
+    "predict": ("predict", "blend", "decide"),
+    "write": ("write", "trace"),
+    "polygons": ("polygons",),
+    "finish": ("finish",),
+    "total": ("total",),
+}
+_THREADS = {
+    "reader": ("read",),
+    "predictor": ("predict", "blend", "decide", "wait for reader", "wait for writer", "polygons"),
+    "writer": ("write", "trace", "finish"),
+}
+
+
+def _by_stage(clock: Clock) -> dict[str, float]:
+    """Seconds of the stages that people know."""
+    spent = clock.seconds
+    return {
+        stage: round(sum(spent.get(part, 0.0) for part in parts), 3)
+        for stage, parts in _STAGES.items()
+    }
+
+
+def _by_thread(clock: Clock) -> dict[str, dict[str, float]]:
+    """Seconds of each thread; ``else`` is what is left of the whole time: idle, or starting."""
+    found = {
+        thread: {stage: clock.seconds.get(stage, 0.0) for stage in stages}
+        for thread, stages in _THREADS.items()
+    }
+    return {
+        thread: {
+            **{stage: round(seconds, 3) for stage, seconds in stages.items()},
+            "else": round(clock.seconds["total"] - sum(stages.values()), 3),
+        }
+        for thread, stages in found.items()
+    }
 
 
 def _write(
     job: Job,
     paths: dict[str, Path],
-    clock: _Clock,
+    clock: Clock,
     on_progress: Callable[[Progress], None] | None,
 ) -> tuple[_Outputs, int]:
-    """Predict and write; the writer thread is at most two strips behind."""
+    """Predict and write; the writer thread is at most two strips behind.
+
+    While it finishes the rasters, this one makes the polygons.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="geounet-write") as pool:
-
-        def submit(stage: str, work: Callable[..., _T], *args: Any) -> Future[_T]:
-            def timed() -> _T:
-                with clock(stage):
-                    return work(*args)
-
-            return pool.submit(timed)
-
         stack = ExitStack()
         waiting: deque[Future[None]] = deque()
         try:
-            outputs = submit("write", _Outputs, job, paths, stack).result()
+            outputs = pool.submit(_Outputs, job, paths, stack, clock).result()
             with closing(predict_strips(job, on_progress=on_progress, clock=clock)) as strips:
                 for strip in strips:
-                    waiting.append(submit("write", outputs.write, strip))
+                    waiting.append(pool.submit(outputs.write, strip))
                     if len(waiting) > 2:
-                        waiting.popleft().result()
+                        _await(waiting.popleft(), clock)
             for future in waiting:
-                future.result()
-            polygons = submit("polygons", outputs.write_outlines, job, paths)
-            polygons.result()
+                _await(future, clock)
         except BaseException as error:
             pool.submit(stack.__exit__, type(error), error, error.__traceback__).result()
             raise
-        submit("finish", stack.close).result()
-        return outputs, polygons.result()
+        finishing = pool.submit(_finish, stack, clock)
+        try:
+            with clock("polygons"):
+                frames = outputs.outlines(job, paths)
+        finally:
+            _await(finishing, clock)
+    with clock("polygons"):  # now, as both silence warnings, which threads can't do side by side
+        for kind, frame in frames.items():
+            write = write_polygons if kind == "polygons" else write_shorelines
+            write(frame, paths[kind], format=job.config.format)
+    return outputs, len(frames.get("polygons", ()))
+
+
+def _finish(stack: ExitStack, clock: Clock) -> None:
+    with clock("finish"):
+        stack.close()
+
+
+def _await(future: Future[None], clock: Clock) -> None:
+    with clock("wait for writer"):
+        future.result()

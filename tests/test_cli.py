@@ -204,6 +204,19 @@ def test_verbose_adds_the_plan(call, scene, network, tmp_path):
     assert "overlap 16" in err
 
 
+def test_a_profile_says_where_the_time_went(call, scene, network, tmp_path):
+    code, said, err = call("run", scene, "-o", tmp_path / "a", "-m", network, "--profile")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in said.splitlines()]
+    rows = lines[lines.index(["thread", "stage", "seconds", "share"]) + 1 :]
+    assert [row[:2] for row in rows[:2]] == [["reader", "read"], ["reader", "else"]]
+    assert {row[0] for row in rows} == {"reader", "predictor", "writer"}
+    shares = [int(row[-1].rstrip("%")) for row in rows if row[0] == "writer"]
+    assert abs(sum(shares) - 100) <= len(shares)
+    said = call("run", scene, "-o", tmp_path / "b", "-m", network, "--profile", "--json")[1]
+    assert set(_strict_json(said)["profile"]) == {"reader", "predictor", "writer"}
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(call, scene, network, tmp_path):
     before = sorted(tmp_path.iterdir())
     out = tmp_path / "deep" / "out"

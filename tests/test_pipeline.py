@@ -36,6 +36,7 @@ from torch import nn
 import geounet
 from geounet import pipeline
 from geounet import scene as scene_module
+from geounet.blending import StripBlender
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
 from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation, Segmenter
 from geounet.pipeline import RunConfig, predict_mask, predict_strips, run
@@ -303,14 +304,22 @@ def test_a_task_predicts_only_windows_that_touch_its_rows(make_water):
     assert job.model.network.body.windows == touching < job.plan.count
 
 
-def test_windows_with_nothing_observed_are_not_predicted(make_water):
+def test_windows_with_nothing_observed_are_neither_predicted_nor_blended(make_water, monkeypatch):
     unobserved = np.zeros((64, 64), bool)
     unobserved[:, 32:] = True
     path, expected = make_water(64, 64, unobserved=unobserved)
     job = _job(path, _model(), tile=32, overlap=0)
+    blended, add = [], StripBlender.add
+
+    def spy(self, row, col, scores):
+        blended.append((row, col))
+        add(self, row, col, scores)
+
+    monkeypatch.setattr(StripBlender, "add", spy)
     assert np.array_equal(np.concatenate([s.codes for s in predict_strips(job)]), expected)
     assert job.plan.count == 4
     assert job.model.network.body.windows == 2
+    assert blended == [(0, 0), (1, 0)]
 
 
 def test_progress_ends_at_the_number_of_windows(make_water):
@@ -729,6 +738,20 @@ def test_a_scene_with_nothing_observed_gives_a_valid_empty_result(make_water, mo
     assert result.polygons == 0
     assert len(geopandas.read_file(result.outputs["polygons"])) == 0
     assert model.network.body.windows == 0
+
+
+def test_the_profile_accounts_for_all_of_the_time(make_water, model, tmp_path):
+    """Each thread's stages, and what is left, add up to the run's time by the clock."""
+    path, _ = make_water(150, 130)
+    result = run(path, output=tmp_path / "out")
+    assert set(result.profile) == {"reader", "predictor", "writer"}
+    for stages in result.profile.values():
+        assert sum(stages.values()) == pytest.approx(result.seconds["total"], abs=0.01)
+        assert min(stages.values()) >= -0.001
+    spent = {stage: s for stages in result.profile.values() for stage, s in stages.items()}
+    assert all(spent[stage] > 0 for stage in ("read", "predict", "write", "polygons", "finish"))
+    assert {"blend", "decide", "trace"} < set(spent)
+    assert result.seconds["write"] == pytest.approx(spent["write"] + spent["trace"], abs=0.002)
 
 
 def test_without_polygons(make_water, model, tmp_path):

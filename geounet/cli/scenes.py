@@ -32,7 +32,7 @@ from geounet.cli.options import (
     ToCrs,
     names,
 )
-from geounet.cli.show import progress_bar, say
+from geounet.cli.show import print_table, progress_bar, say
 from geounet.errors import GeounetWarning
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Also print where the time went; --json always says it."),
+    ] = False,
     as_json: AsJson = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also print the plan and all stages.")
@@ -140,8 +144,13 @@ def run(
 
         report.quicklook(job.scene, result.outputs["mask"], picture)
         result = replace(result, outputs={**result.outputs, "quicklook": picture})
-    if not quiet or as_json:
-        say(result.as_dict() if as_json else _summary(result, verbose=verbose), as_json=as_json)
+    if as_json:
+        say(result.as_dict(), as_json=True)
+        return
+    if not quiet:
+        say(_summary(result, verbose=verbose), as_json=False)
+    if profile:
+        _print_profile(result)
 
 
 @app.command()
@@ -211,3 +220,16 @@ def _summary(result: RunResult, *, verbose: bool) -> dict[str, Any]:
         + ")",
         **{kind: str(path) for kind, path in result.outputs.items()},
     }
+
+
+def _print_profile(result: RunResult) -> None:
+    """Where each thread's time went; "else" is what is left of the whole: idle, or starting."""
+    total = result.seconds["total"]
+    rows = [
+        (thread, stage, f"{seconds:.2f}", f"{seconds / total:.0%}")
+        for thread, stages in result.profile.items()
+        for stage, seconds in stages.items()
+    ]
+    print_table(
+        ("thread", "stage", "seconds", "share"), rows, right=range(2, 4), bold=lambda _: False
+    )
