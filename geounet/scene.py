@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from geounet.products import Product
+    from geounet.resampling import Resampling
 
 __all__ = ["Grid", "Scene", "SceneReader", "Tile", "open_scene"]
 
@@ -235,22 +236,28 @@ def observed(dn: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
 
 
 def open_scene(
-    uri: str | os.PathLike[str],
+    uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     bands: Sequence[str] | None = None,
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    resampling: Resampling = "bilinear",
+    wanted: Sequence[str] | None = None,
 ) -> Scene:
-    """Look at a multi-band raster (GeoTIFF, COG, VRT, …) without reading its pixels.
+    """Look at a scene without reading its pixels.
 
     Args:
-        uri: path or URI.
+        uri: path or URI of a raster (GeoTIFF, COG, VRT, …); a product's folder, archive or metadata
+            file (Sentinel-2, Landsat Collection 2, HLS); a pattern or list of single-band files.
         bands: names of all bands in file order, for a file that does not name them or names them
             wrongly; ``-`` for one to leave out.
         scale: reflectance per stored number, for all bands; None takes it from the file.
         offset: reflectance at stored number 0, for all bands; None takes it from the file.
         nodata: stored number that means "not observed"; None takes it from the file.
+        resampling: how bands of coarser pixels come onto the grid of the finest.
+        wanted: common names of the bands that decide how fine the grid is; None for all that
+            a product of this kind is used with (of Sentinel-2 those of 10 and 20 m).
 
     Raises:
         SceneError: there is no such file, it is no raster, nothing says what its bands are, or
@@ -261,8 +268,7 @@ def open_scene(
         GeounetWarning: the file has no CRS, or nothing in it says how its numbers become
             reflectance.
     """
-    uri = str(uri)
-    product = find_product(uri)
+    product = find_product(uri, resampling=resampling, wanted=wanted)
     uri = product.uri
     with open_raster(product.path, uri) as source:
         names = _name_bands(source, product.names, bands)

@@ -2,34 +2,92 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from geounet.errors import SceneError
+from geounet.products.bundle import list_bundle, open_bundle
+from geounet.products.landsat import find_landsat
 from geounet.products.raster import raster_product
+from geounet.products.sentinel2 import find_sentinel2
+from geounet.products.singles import RASTERS, find_hls, find_singles
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
+    from geounet.products.bundle import Bundle
     from geounet.products.product import Product
     from geounet.resampling import Resampling
 
 __all__ = ["find_product"]
 
+_METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|.*_MTL\.(txt|xml|json)")
+
 
 def find_product(
-    uri: str | os.PathLike[str],
+    uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    resampling: Resampling = "bilinear",  # noqa: ARG001 - for kinds of several files
-    wanted: Sequence[str] | None = None,  # noqa: ARG001
+    resampling: Resampling = "bilinear",
+    wanted: Sequence[str] | None = None,
 ) -> Product:
     """Look at what a path or URI is, without reading pixels.
 
     Args:
-        uri: a raster.
+        uri: a raster; a product's folder, archive or metadata file; a pattern (``LC08*_B*.TIF``)
+            or list of single-band files.
         resampling: how bands of coarser pixels come onto the finest grid.
-        wanted: common names of the bands that decide what the finest grid is; None for all.
+        wanted: common names of the bands that decide what the finest grid is; None for all that
+            the kind of product is used with.
 
     Raises:
-        SceneError: it is nothing that geounet reads.
+        SceneError: it is nothing that geounet reads; the message says what it holds.
     """
-    return raster_product(str(uri))
+    bundle = _bundle(uri)
+    if isinstance(bundle, str):
+        return raster_product(bundle)
+    found = (
+        find_sentinel2(bundle, resampling=resampling, wanted=wanted)
+        or find_landsat(bundle, resampling=resampling)
+        or find_hls(bundle, resampling=resampling)
+        or find_singles(bundle, resampling=resampling, wanted=wanted)
+    )
+    return found or _only_raster(bundle)
+
+
+def _bundle(uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Bundle | str:
+    """The files that belong together, or what GDAL opens as it is."""
+    if not isinstance(uri, (str, os.PathLike)):
+        return list_bundle(uri)
+    text = os.fspath(uri)
+    path = Path(text)
+    if _METADATA.fullmatch(path.name) and path.is_file():
+        text = str(path.parent)
+    if glob.has_magic(text) and "://" not in text and not path.exists():
+        matches = sorted(glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute patterns
+        if matches:
+            return list_bundle(matches)
+        raise SceneError(f"a pattern must fit at least one file; none fits {text}.")
+    return open_bundle(text) or text
+
+
+def _only_raster(bundle: Bundle) -> Product:
+    """The one raster of a folder or archive.
+
+    Raises:
+        SceneError: there is none, or more than one.
+    """
+    rasters = [n for n in bundle.names if PurePosixPath(n).suffix.lower() in RASTERS]
+    if len(rasters) == 1:
+        return raster_product(bundle.gdal(rasters[0]), uri=bundle.uri)
+    if bundle.kind == "folder" and not rasters:
+        return raster_product(bundle.uri)
+    few = ", ".join((rasters or bundle.names)[:6]) or "nothing"
+    raise SceneError(
+        f"a folder, archive or list must be one product or hold one raster; {bundle.uri} holds "
+        f"{few}{', …' if len(rasters or bundle.names) > 6 else ''}. Read are Sentinel-2 products, "
+        f"Landsat Collection 2, HLS, and single-band files whose names end with the band's "
+        f"(…_B03.tif)."
+    )

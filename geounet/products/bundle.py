@@ -1,0 +1,186 @@
+"""Files that belong together: a folder, a zip or tar archive, a list.
+
+Archives are read in place (GDAL's /vsizip and /vsitar); nothing is ever unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tarfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from geounet import remote
+from geounet.errors import SceneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Bundle", "list_bundle", "open_bundle"]
+
+_MOST_FILES = 20_000
+"""A product has a few hundred."""
+_DEEPEST = 6
+"""Folders below the one that is given; a Sentinel-2 product's bands lie four below its own."""
+_LARGEST_TEXT = 64 << 20
+"""Bytes of a metadata file; Sentinel-2's largest have a few millions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Names of files that belong together, and how to get at them."""
+
+    uri: str
+    """What the user gave."""
+    root: str
+    """What GDAL needs in front of a name."""
+    names: tuple[str, ...]
+    """Relative to the root, with forward slashes, sorted."""
+    kind: Literal["folder", "zip", "tar", "list"] = "folder"
+    path: Path = field(default_factory=Path)
+    """The folder or archive."""
+
+    def gdal(self, name: str) -> str:
+        """What GDAL opens for a file."""
+        return f"{self.root}{name}"
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a metadata file.
+
+        Raises:
+            SceneError: it cannot be read, or is larger than any metadata.
+        """
+        try:
+            data = self._read(name)
+        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
+            raise SceneError(
+                f"cannot read {name} of {self.uri}: {error}. It is damaged; get it again."
+            ) from error
+        if len(data) > _LARGEST_TEXT:
+            raise SceneError(
+                f"metadata must be smaller than {_LARGEST_TEXT >> 20} MiB; {name} of {self.uri} "
+                f"is not. It is none of a product."
+            )
+        return data
+
+    def _read(self, name: str) -> bytes:
+        most = _LARGEST_TEXT + 1
+        if self.kind == "zip":
+            with zipfile.ZipFile(self.path) as archive, archive.open(name) as file:
+                return file.read(most)
+        if self.kind == "tar":
+            with tarfile.open(self.path, "r:") as tar:
+                member = tar.extractfile(name)
+                return member.read(most) if member else b""
+        with (self.path / name).open("rb") as file:
+            return file.read(most)
+
+
+def open_bundle(uri: str) -> Bundle | None:
+    """The files of a local folder or archive; None for anything else.
+
+    Raises:
+        SceneError: an archive is damaged, or a name in it climbs out of it; a folder holds more
+            than one product could.
+    """
+    path = Path(uri)
+    if _is_far(uri):
+        return None
+    if path.is_dir():
+        names = tuple(sorted(_names_in_folder(path, uri)))
+        return Bundle(uri, f"{path.absolute()}/", names, "folder", path)
+    if not path.is_file():
+        return None
+    if path.suffix.lower() == ".zip":
+        names = _checked(_names_in_zip(path), uri)
+        return Bundle(uri, f"/vsizip/{{{path.absolute()}}}/", names, "zip", path)
+    if path.suffix.lower() == ".tar":
+        names = _checked(_names_in_tar(path), uri)
+        return Bundle(uri, f"/vsitar/{{{path.absolute()}}}/", names, "tar", path)
+    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
+        raise SceneError(
+            f"a compressed tar archive cannot be read in place; got {uri}. Unpack it, and give "
+            f"the folder."
+        )
+    return None
+
+
+def list_bundle(uris: Sequence[str | os.PathLike[str]]) -> Bundle:
+    """Files that were given one by one.
+
+    Raises:
+        SceneError: none was given.
+    """
+    names = [os.fspath(uri) for uri in uris]
+    if not names:
+        raise SceneError("a scene must have at least one file; got an empty list.")
+    places = [remote.gdal_path(n) if _is_far(n) else str(Path(n).absolute()) for n in names]
+    common = os.path.commonprefix(names)  # noqa: RUF071 - of characters
+    return Bundle(f"{re.sub(r'(SR_)?B?$', '', common)}*", "", tuple(places), "list")
+
+
+def _is_far(uri: str) -> bool:
+    return uri.startswith("/vsi") or "://" in uri
+
+
+def _names_in_folder(folder: Path, uri: str) -> list[str]:
+    names: list[str] = []
+    for here, folders, files in os.walk(folder):
+        inside = Path(here).relative_to(folder)
+        if len(inside.parts) >= _DEEPEST:
+            folders.clear()
+        names += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+        if len(names) > _MOST_FILES:
+            raise SceneError(
+                f"a scene's folder holds one product; {uri} holds more than {_MOST_FILES} files. "
+                f"Give the product's own folder."
+            )
+    return names
+
+
+def _names_in_zip(path: Path) -> Iterator[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.is_dir():
+                    # A symbolic link is an entry like others whose content is where it points.
+                    if stat.S_ISLNK(member.external_attr >> 16):
+                        continue
+                    yield member.filename
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise SceneError(
+            f"a zip must be whole; {path}: {error}. The download may have been cut short; get it "
+            f"again."
+        ) from error
+
+
+def _names_in_tar(path: Path) -> Iterator[str]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    yield member.name
+    except (OSError, tarfile.TarError) as error:
+        raise SceneError(
+            f"a tar archive must be whole; {path}: {error}. The download may have been cut short; "
+            f"get it again."
+        ) from error
+
+
+def _checked(names: Iterator[str], uri: str) -> tuple[str, ...]:
+    """Refuse names that climb out of the archive: no product has them, so somebody means harm."""
+    found = []
+    for name in names:
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+            raise SceneError(
+                f"names in an archive must stay inside it; {uri} holds {name!r}. It is no product "
+                f"as any archive gives it out; do not trust it."
+            )
+        if not parts.name.startswith(".") and "__MACOSX" not in parts.parts:
+            found.append(name)
+    return tuple(sorted(found))

@@ -1,0 +1,175 @@
+"""Folders and lists of single-band files that are told apart by their names.
+
+HLS L30 and S30 (NASA, *HLS Product User Guide*, version 2.0: reflectance = DN * 0.0001, nodata
+-9999), EO Browser's exports (``…_Sentinel-2_L2A_B03_(Raw).tiff``), and any others whose names end
+with their band's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from geounet.errors import SceneError
+from geounet.products.product import CloudLayer, Layer, Product
+from geounet.products.stacking import stack
+from geounet.radiometry import Evidence, Statement, state_bands
+from geounet.sensors import common_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from geounet.products.bundle import Bundle
+    from geounet.resampling import Resampling
+
+__all__ = ["RASTERS", "find_hls", "find_singles"]
+
+RASTERS = frozenset({".tif", ".tiff", ".jp2", ".img", ".vrt", ".bil", ".bsq", ".dat", ".png"})
+"""Endings of the files that are taken for bands or scenes in a folder or archive."""
+
+_HLS_FILE = re.compile(
+    r"(?P<scene>HLS\.(?P<sensor>[LS]30)\.T\w{5}\.(?P<time>\d{7}T\d{6})\.v[\d.]+)"
+    r"\.(?P<band>B\d[\dA]|Fmask)\.tiff?"
+)
+_HLS_THERMAL = {("L30", "B10"), ("L30", "B11")}
+_ENDING = re.compile(r"[ _.-]*(\(raw\)|raw|[1-6]0m|reflectance)$", re.IGNORECASE)
+_SPLIT = re.compile(r"[ _.-]+")
+
+
+def find_hls(bundle: Bundle, *, resampling: Resampling) -> Product | None:
+    """A Harmonized Landsat Sentinel-2 granule, if this is one.
+
+    Raises:
+        SceneError: it holds several granules, no band, or a file that is missing or damaged.
+    """
+    found = {n: _HLS_FILE.fullmatch(PurePosixPath(n).name) for n in bundle.names}
+    files = {name: match for name, match in found.items() if match}
+    if not files:
+        return None
+    scenes = sorted({match["scene"] for match in files.values()})
+    if len(scenes) > 1:
+        raise SceneError(
+            f"a folder must hold one HLS granule; {bundle.uri} holds {', '.join(scenes[:4])}. "
+            f"Give the folder of one of them."
+        )
+    clouds = next((name for name, match in files.items() if match["band"] == "Fmask"), None)
+    bands = {
+        match["band"]: name
+        for name, match in files.items()
+        if match["band"] != "Fmask" and (match["sensor"], match["band"]) not in _HLS_THERMAL
+    }
+    any_file = next(iter(files.values()))
+    stacked = stack(
+        [Layer(bundle.gdal(name), 1, band) for band, name in sorted(bands.items())], nodata=-9999
+    )
+    count, sensor = len(stacked.layers), f"hls-{any_file['sensor'].lower()}"
+    return Product(
+        kind="hls",
+        uri=bundle.uri,
+        path=stacked.path,
+        stem=scenes[0],
+        names=tuple(layer.name for layer in stacked.layers),
+        evidence=Evidence(
+            dtype=stacked.dtype,
+            count=count,
+            product=Statement("HLS product guide", (1e-4,) * count, (0.0,) * count),
+            bands=state_bands("band metadata", stacked.scales, stacked.offsets),
+            sensor=sensor,
+        ),
+        layers=stacked.layers,
+        factors=stacked.factors,
+        resampling=resampling,
+        sensor=sensor,
+        acquired=_day_of_year(any_file["time"]),
+        clouds=CloudLayer(bundle.gdal(clouds), 1, "fmask") if clouds else None,
+        nodata=stacked.nodata,
+        block=stacked.block,
+    )
+
+
+def find_singles(
+    bundle: Bundle, *, resampling: Resampling, wanted: Sequence[str] | None
+) -> Product | None:
+    """Single-band files named by their bands, if there are at least two.
+
+    Raises:
+        SceneError: a band occurs more than once, a file is missing or damaged, or the bands do not
+            fit onto one grid.
+    """
+    named = _named_bands(bundle.names)
+    twice = {band: names for band, names in named.items() if len(names) > 1}
+    if len(named) < 2:
+        return None
+    if twice:
+        band, names = next(iter(twice.items()))
+        raise SceneError(
+            f"each band may occur once; {bundle.uri} holds {len(names)} files of {band}: "
+            f"{', '.join(names[:4])}. Give one scene's files."
+        )
+    layers = [Layer(bundle.gdal(names[0]), 1, band) for band, names in sorted(named.items())]
+    deciding = [x.name for x in layers if wanted is None or common_name(x.name) in wanted]
+    stacked = stack(layers, wanted=deciding)
+    first = PurePosixPath(named[layers[0].name][0]).name
+    return Product(
+        kind="bands",
+        uri=bundle.uri,
+        path=stacked.path,
+        stem=_stem(bundle, [names[0] for names in named.values()]),
+        names=tuple(layer.name for layer in stacked.layers),
+        evidence=Evidence(
+            dtype=stacked.dtype,
+            count=len(stacked.layers),
+            bands=state_bands("band metadata", stacked.scales, stacked.offsets),
+        ),
+        layers=stacked.layers,
+        factors=stacked.factors,
+        resampling=resampling,
+        acquired=_one_day(first),
+        nodata=stacked.nodata,
+        block=stacked.block,
+    )
+
+
+def _named_bands(names: Iterable[str]) -> dict[str, list[str]]:
+    """Band → files named by it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        path = PurePosixPath(name)
+        if path.suffix.lower() in RASTERS and (band := _band_of(path.stem)):
+            found[band].append(name)
+    return found
+
+
+def _band_of(stem: str) -> str | None:
+    """The band that a file's name ends with: ``SR_B3``, ``B8A``, ``nir``."""
+    while (shorter := _ENDING.sub("", stem)) != stem:
+        stem = shorter
+    parts = _SPLIT.split(stem)
+    for text in ("_".join(parts[-2:]), parts[-1]):
+        if common_name(text):
+            return text
+    return None
+
+
+def _stem(bundle: Bundle, names: Sequence[str]) -> str:
+    """The folder's or archive's name; for a list, what its files' names have in common."""
+    if bundle.kind != "list":
+        path = Path(bundle.uri).absolute()
+        return path.name if path.is_dir() else path.stem
+    common = Path(bundle.uri).name.rstrip("*_-. ")
+    return common or Path(names[0]).parent.name or "scene"
+
+
+def _day_of_year(text: str) -> str:
+    """``2022078T092029`` as ISO 8601."""
+    day = datetime.strptime(text, "%Y%jT%H%M%S").replace(tzinfo=UTC)
+    return day.isoformat().replace("+00:00", "Z")
+
+
+def _one_day(name: str) -> str | None:
+    """The day in a file's name, if it holds one and no other."""
+    days = set(re.findall(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)", name))
+    return days.pop() if len(days) == 1 else None

@@ -1,0 +1,242 @@
+"""Sentinel-2 products as downloaded."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from geounet.errors import GeounetWarning, SceneError
+from geounet.products import find_product
+from geounet.resampling import HALO, upsample
+from geounet.scene import open_scene
+from geounet.tiling import Window
+
+TITLE = "S2A_MSIL2A_20230701T105031_N0509_R051_T31UFU_20230701T165800"
+GRANULE = "GRANULE/L2A_T31UFU_A041915_20230701T105525"
+PIXELS = {"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B08": 10, "B8A": 20, "B11": 20}
+L2A_FILES = {(b, p) for b, finest in PIXELS.items() for p in (10, 20, 60)
+             if p >= finest and not (b == "B08" and p > 10)}  # fmt: skip
+L2A_FILES |= {("SCL", 20), ("SCL", 60)}
+
+
+def _write_jp2(path: Path, dn: np.ndarray, pixel: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "count": 1,
+               "height": dn.shape[0], "width": dn.shape[1], "dtype": dn.dtype,
+               "crs": "EPSG:32631",
+               "transform": Affine(pixel, 0, 600_000, 0, -pixel, 5_900_040)}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(dn, 1)
+
+
+def _numbers(band: str, pixel: int) -> np.ndarray:
+    """1200 m x 1440 m; a different picture for each band and pixel size."""
+    random = np.random.default_rng([*band.encode(), pixel])
+    dn = random.integers(1001, 5000, (1200 // pixel, 1440 // pixel), np.uint16)
+    dn[: 120 // pixel] = 0
+    return dn
+
+
+def _metadata(level="2A", baseline="05.09", offset=-1000, files=()) -> str:
+    kind = "BOA" if level == "2A" else "RADIO"
+    offsets = "".join(
+        f'<{kind}_ADD_OFFSET band_id="{i}">{offset}</{kind}_ADD_OFFSET>' for i in range(13)
+    )
+    scale = "BOA_QUANTIFICATION_VALUE" if level == "2A" else "QUANTIFICATION_VALUE"
+    images = "".join(f"<IMAGE_FILE>{name}</IMAGE_FILE>" for name in files)
+    return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<n1:Level-{level}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/x.xsd">
+<n1:General_Info><Product_Info>
+<PRODUCT_START_TIME>2023-07-01T10:50:31.024Z</PRODUCT_START_TIME>
+<PRODUCT_URI>{TITLE}.SAFE</PRODUCT_URI>
+<PROCESSING_LEVEL>Level-{level}</PROCESSING_LEVEL>
+<PROCESSING_BASELINE>{baseline}</PROCESSING_BASELINE>{images}</Product_Info>
+<Product_Image_Characteristics>
+<QUANTIFICATION_VALUES_LIST><{scale} unit="none">10000</{scale}></QUANTIFICATION_VALUES_LIST>
+{offsets if offset is not None else ""}
+</Product_Image_Characteristics></n1:General_Info></n1:Level-{level}_User_Product>"""
+
+
+@pytest.fixture(scope="module")
+def whole_safe(tmp_path_factory):
+    safe = tmp_path_factory.mktemp("download") / f"{TITLE}.SAFE"
+    names = []
+    for band, pixel in L2A_FILES:
+        name = f"{GRANULE}/IMG_DATA/R{pixel}m/T31UFU_20230701T105031_{band}_{pixel}m"
+        dn = _numbers(band, pixel)
+        _write_jp2(safe / f"{name}.jp2", dn if band != "SCL" else (dn % 12).astype(np.uint8), pixel)
+        names.append(name)
+    (safe / "MTD_MSIL2A.xml").write_text(_metadata(files=names))
+    mask = safe / GRANULE / "QI_DATA" / "MSK_DETFOO_B02.jp2"
+    _write_jp2(mask, np.ones((4, 4), np.uint8), 10)
+    return safe
+
+
+@pytest.fixture
+def safe(whole_safe, tmp_path):
+    """A copy to damage."""
+    return Path(shutil.copytree(whole_safe, tmp_path / whole_safe.name))
+
+
+def _image(safe, band, pixel):
+    return safe / GRANULE / f"IMG_DATA/R{pixel}m/T31UFU_20230701T105031_{band}_{pixel}m.jp2"
+
+
+def _zip(safe, path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in safe.rglob("*"):
+            if file.is_file():
+                archive.write(file, f"{safe.name}/{file.relative_to(safe).as_posix()}")
+    return path
+
+
+def test_a_safe_folder(whole_safe):
+    product = find_product(whole_safe)
+    assert (product.kind, product.level, product.stem) == ("sentinel-2", "L2A", TITLE)
+    assert product.names == ("B01", "B02", "B03", "B04", "B05", "B08", "B8A", "B11")
+    assert product.factors == (6, 1, 1, 1, 2, 1, 2, 2)
+    assert product.acquired == "2023-07-01T10:50:31.024Z"
+    assert product.clouds is not None
+    assert (product.clouds.rule, Path(product.clouds.uri)) == ("scl", _image(whole_safe, "SCL", 20))
+    stated = product.evidence.product
+    assert stated is not None
+    assert stated.source == "MTD_MSIL2A.xml"
+    assert set(stated.scale) == {1e-4}
+    assert stated.offset == pytest.approx((-0.1,) * 8)
+    assert (product.evidence.baseline, product.nodata) == (5.09, 0)
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+def test_each_band_comes_from_its_finest_file(whole_safe, method):
+    scene = open_scene(whole_safe, resampling=method)
+    assert scene.grid.shape == (120, 144)
+    again = pickle.loads(pickle.dumps(scene))
+    with again.open() as reader:
+        tile = reader.read(Window(0, 0, 120, 144), range(8))
+    for band, factor, dn in zip(scene.product.names, scene.product.factors, tile.dn, strict=True):
+        own = np.pad(_numbers(band, 10 * factor), HALO[method], mode="edge")
+        assert np.array_equal(dn, upsample(own, factor, method, nodata=0)), band
+    assert np.array_equal(tile.valid, np.indices((120, 144))[0] >= 12)
+
+
+def test_the_wanted_bands_decide_the_grid(whole_safe):
+    product = find_product(whole_safe, wanted=["swir16", "rededge071"])
+    assert set(product.factors) == {1, 3}
+    assert product.names == ("B01", "B02", "B03", "B04", "B05", "B8A", "B11"), (
+        "B08 has no 20 m file"
+    )
+    assert "_B02_20m.jp2" in product.path
+
+
+def test_a_zipped_safe_is_read_in_place(whole_safe, tmp_path):
+    archive = _zip(whole_safe, tmp_path / "product.zip")
+    product = find_product(archive)
+    assert product.stem == TITLE
+    assert product.evidence == find_product(whole_safe).evidence
+    window = Window(7, 9, 50, 60)
+    with open_scene(archive).open() as zipped, open_scene(whole_safe).open() as folder:
+        assert np.array_equal(zipped.read(window, range(8)).dn, folder.read(window, range(8)).dn)
+    assert [path.name for path in tmp_path.iterdir()] == ["product.zip"], "nothing is unpacked"
+
+
+@pytest.mark.parametrize("part", ["MTD_MSIL2A.xml", f"{GRANULE}/IMG_DATA", GRANULE])
+def test_a_part_of_the_product_finds_its_metadata(whole_safe, part):
+    product = find_product(whole_safe / part)
+    assert product.stem == TITLE
+    assert product.evidence == find_product(whole_safe).evidence
+
+
+def test_a_subset_of_the_bands_is_a_scene_and_says_so(safe):
+    _image(safe, "B08", 10).unlink()
+    _image(safe, "B02", 10).unlink()
+    with pytest.warns(GeounetWarning, match=r"not all.*B02 \(20 m, not 10 m\), B08 \(missing\)"):
+        product = find_product(safe)
+    assert product.names == ("B01", "B02", "B03", "B04", "B05", "B8A", "B11")
+    assert product.factors == (6, 2, 1, 1, 2, 2, 2)
+
+
+def test_a_folder_of_jp2_files_of_l1c(tmp_path):
+    folder = tmp_path / "tile"
+    for band, pixel in {"B02": 10, "B11": 20, "B10": 60}.items():
+        _write_jp2(folder / f"T31UFU_20170216T102101_{band}.jp2", _numbers(band, pixel), pixel)
+    product = find_product(folder)
+    assert (product.level, product.sensor, product.stem) == ("L1C", "sentinel-2-l1c", "tile")
+    assert product.acquired == "2017-02-16T10:21:01Z"
+    assert (product.names, product.factors) == (("B02", "B10", "B11"), (1, 6, 2))
+    assert product.evidence.product is None
+
+
+def test_names_tell_the_baseline_where_there_is_no_metadata(safe):
+    (safe / "MTD_MSIL2A.xml").unlink()
+    evidence = find_product(safe).evidence
+    assert (evidence.level, evidence.baseline, evidence.product) == ("L2A", 5.09, None)
+
+
+@pytest.mark.parametrize(
+    ("level", "baseline", "offset", "expected"),
+    [
+        ("2A", "04.00", -1000, -0.1),
+        ("1C", "05.10", -1000, -0.1),
+        ("2A", "02.14", None, 0.0),
+        ("1C", "02.04", None, 0.0),
+        ("2A", "04.00", None, None),
+    ],
+)
+def test_the_offset_of_the_metadata(tmp_path, level, baseline, offset, expected):
+    """From baseline 04.00 on the metadata has offsets; where they are gone it says nothing."""
+    (tmp_path / f"MTD_MSIL{level}.xml").write_text(_metadata(level, baseline, offset))
+    _write_jp2(tmp_path / "T31UFU_20230701T105031_B03.jp2", _numbers("B03", 10), 10)
+    evidence = find_product(tmp_path).evidence
+    assert evidence.level == f"L{level}"
+    stated = None if evidence.product is None else evidence.product.offset
+    assert stated == (None if expected is None else pytest.approx((expected,)))
+
+
+def test_a_truncated_band_is_named(safe):
+    path = _image(safe, "B03", 10)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(SceneError, match=r"_B03_10m\.jp2 .*ends early.*get it again"):
+        find_product(safe)
+
+
+def test_an_empty_band_is_named(safe):
+    _image(safe, "B03", 10).write_bytes(b"")
+    with pytest.raises(SceneError, match=r"_B03_10m\.jp2"):
+        find_product(safe)
+
+
+def test_a_damaged_metadata_file_is_named(safe):
+    path = safe / "MTD_MSIL2A.xml"
+    path.write_text(path.read_text()[:900])
+    with pytest.raises(SceneError, match=r"cannot read MTD_MSIL2A\.xml.*get the product again"):
+        find_product(safe)
+
+
+def test_entities_are_refused_before_they_grow(safe):
+    bomb = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
+    (safe / "MTD_MSIL2A.xml").write_text(bomb)
+    with pytest.raises(SceneError, match="document type"):
+        find_product(safe)
+
+
+def test_two_tiles_in_one_folder_are_refused(tmp_path):
+    for tile in ("T31UFU", "T31UGU"):
+        _write_jp2(tmp_path / f"{tile}_20170216T102101_B03.jp2", _numbers("B03", 10), 10)
+    with pytest.raises(SceneError, match=r"one scene.*T31UFU_20170216T102101, T31UGU_2017"):
+        find_product(tmp_path)
+
+
+def test_metadata_without_bands_is_refused(safe):
+    shutil.rmtree(safe / "GRANULE")
+    with pytest.raises(SceneError, match="must hold bands"):
+        find_product(safe)
