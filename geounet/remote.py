@@ -219,23 +219,31 @@ class _Failure:
     """Whether it is worth trying again at once."""
 
     def error(self, uri: str) -> SceneError:
-        shown = redact(uri.removeprefix("/vsicurl/"))
-        if uri.lstrip().startswith("<"):
-            shown = "a remote file of the scene"
-        return SceneError(f"cannot read {shown}: {self.what}. {self.todo}")
+        return SceneError(f"cannot read {_shown(uri)}: {self.what}. {self.todo}")
+
+
+def _shown(uri: str) -> str:
+    """What to call it in an error: the URI as a person knows it."""
+    if uri.lstrip().startswith("<"):
+        return "a remote file of the scene"
+    for scheme, folder in _FILE_SYSTEMS.items():
+        if uri.startswith(folder):
+            return redact(f"{scheme}://{uri.removeprefix(folder)}")
+    return redact(uri)
 
 
 _NO_ACCESS = (
     "Check the credentials; a signed URL may have expired: get a fresh one. For a public bucket "
-    "set AWS_NO_SIGN_REQUEST=YES (GS_NO_SIGN_REQUEST, AZURE_NO_SIGN_REQUEST)."
+    "set AWS_NO_SIGN_REQUEST=YES (GS_NO_SIGN_REQUEST, AZURE_NO_SIGN_REQUEST), for one whose "
+    "readers pay AWS_REQUEST_PAYER=requester."
 )
 _NOT_THERE = "Check the address; the archive may have moved or removed it."
 _KINDS = {
-    r"AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|ExpiredToken|Forbidden|PermissionError":
-        _Failure("the server refuses access", _NO_ACCESS),
     r"(_SIGN_REQUEST|_KEY|STORAGE_ACCOUNT).*(not defined|configuration option)|NoCredentials":
         _Failure("there are no credentials for this storage", _NO_ACCESS),
-    r"NoSuchKey|NoSuchBucket|FileNotFoundError":
+    r"AccessDenied|Invalid(AccessKey|Credentials)|DoesNotMatch|ExpiredToken|PermissionError":
+        _Failure("the server refuses access", _NO_ACCESS),
+    r"NoSuchKey|NoSuchBucket|AWSObjectNotFound|AWSBucketNotFound|FileNotFoundError":
         _Failure("there is nothing there", _NOT_THERE),
     r"Range downloading not supported":
         _Failure("the server does not serve parts of a file", "Download it and give its path."),
@@ -261,7 +269,7 @@ def _explain(text: str, status: int | None) -> _Failure:
     by_text = next(
         (failure for pattern, failure in _KINDS.items() if re.search(pattern, text)), None
     )
-    if status in (401, 403):
+    if status in (401, 403, 409):  # 409: Azure's word for a container that is not public
         return _Failure(f"the server refuses access (HTTP {status})", _NO_ACCESS)
     if status in (404, 410):
         return _Failure(f"there is nothing there (HTTP {status})", _NOT_THERE)
@@ -278,9 +286,15 @@ def _texts(error: BaseException | None) -> str:
     """The messages of an error and its causes, the first of them last in time."""
     texts: list[str] = []
     while error is not None and len(texts) < 8:
-        texts.append(str(error))
+        name = type(error).__name__
+        texts.append(f"{name}: {error}" if "AWS" in name else str(error))
         error = error.__cause__ or error.__context__
     return "; ".join(dict.fromkeys(texts))
+
+
+_STATUS = re.compile(
+    r"(?:response_code=|HTTP error code: |HTTP response code: |HTTP response code on \S+ )(\d{3})\b"
+)
 
 
 class _Watch(logging.Filter):
@@ -295,7 +309,7 @@ class _Watch(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        found = re.search(r"(?:response_code=|HTTP error code: |HTTP response code: )(\d{3})", text)
+        found = _STATUS.search(text)
         if found and int(found[1]) >= 400:
             self._seen[threading.get_ident()] = time.monotonic(), int(found[1])
         record.msg, record.args = redact(text), None

@@ -24,8 +24,12 @@ class FileServer(ThreadingHTTPServer):
         self.fault: Callable[[int, str], int | str | None] = lambda number, method: None
         """(how many requests came before, HEAD or GET) -> a status to answer with, "cut" the body
         in half, "hang", ignore "ranges", or None to serve."""
+        self.refusal = b"<html>no</html>"
+        """Body of an answer that is an error."""
         self.requests: list[tuple[str, str, str | None]] = []
         """(method, path with query, Range header)"""
+        self.signed: list[bool] = []
+        """Whether each request had a signature."""
         self.sent = 0
         """Bytes of bodies."""
 
@@ -52,11 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault = server.fault(len(server.requests), self.command)
         asked = self.headers.get("Range")
         server.requests.append((self.command, self.path, asked))
+        server.signed.append("Authorization" in self.headers)
         if fault == "hang":
             time.sleep(5)
         data = server.files.get(self.path.partition("?")[0])
         if isinstance(fault, int) or data is None:
-            self._answer(fault if isinstance(fault, int) else 404, b"<html>no</html>")
+            self._answer(fault if isinstance(fault, int) else 404, server.refusal)
             return
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
         if found is None or fault == "ranges":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import pickle
@@ -306,6 +307,57 @@ def test_storage_without_credentials_says_so(server, monkeypatch, tmp_path) -> N
         SceneError, match=r"no credentials .* public bucket set AWS_NO_SIGN_REQUEST"
     ):
         geounet.open_scene("s3://bucket/scene.tif")
+
+
+@pytest.fixture
+def storage(served, monkeypatch) -> tuple[FileServer, NDArray[np.uint16]]:
+    """The server as S3, Azure and Google storage, which GDAL signs its requests for."""
+    server, _ = served
+    host = server.url.removeprefix("http://")
+    key = base64.b64encode(b"key").decode()
+    for name, value in {
+        "AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "eu-west-1",
+        "AZURE_STORAGE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;AccountName=me;"
+        f"AccountKey={key};BlobEndpoint={server.url}",
+        "CPL_GS_ENDPOINT": f"{server.url}/", "GS_ACCESS_KEY_ID": "me",
+        "GS_SECRET_ACCESS_KEY": SECRET,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    server.files["/bucket/scene.tif"] = server.files["/scene.tif"]
+    return served
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az", "gs"])
+def test_object_storage_is_read_in_parts(storage, scheme: str) -> None:
+    server, data = storage
+    scene = geounet.open_scene(f"{scheme}://bucket/scene.tif")
+    assert (scene.uri, scene.stem) == (f"{scheme}://bucket/scene.tif", "scene")
+    np.testing.assert_allclose(
+        scene.reflectance(["red"], Window(300, 600, 100, 50))[0],
+        data[1, 300:400, 600:650] * 1e-4,
+        rtol=1e-6,
+    )
+    assert server.sent < len(server.files["/scene.tif"]) / 3
+    assert all(server.signed)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az", "gs"])
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        (403, "AccessDenied", "refuses access"),
+        (404, "NoSuchKey", "nothing there"),
+        (503, "SlowDown", "HTTP 503"),
+    ],
+)
+def test_object_storage_fails_as_a_server_does(storage, scheme, fault, code, message) -> None:
+    server, _ = storage
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Not now.</Message></Error>"
+    server.refusal = body.encode()
+    server.fault = lambda number, method: fault
+    with pytest.raises(SceneError, match=rf"cannot read {scheme}://bucket/scene.tif: .*{message}"):
+        geounet.open_scene(f"{scheme}://bucket/scene.tif")
 
 
 def test_fetch_reads_small_files_whole(server) -> None:
