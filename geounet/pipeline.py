@@ -71,6 +71,14 @@ class RunConfig(BaseModel):
     """Reflectance at stored number 0; None finds it out."""
     nodata: float | None = None
     """Stored number that means "not observed"; None takes the file's."""
+    window: tuple[int, int, int, int] | None = None
+    """A part of the scene in pixels: first column, first row, width, height."""
+    bbox: tuple[float, float, float, float] | None = None
+    """A part of the scene: minx, miny, maxx, maxy in `bbox_crs`."""
+    bbox_crs: str | None = None
+    """CRS of `bbox`, like ``EPSG:4326``; None takes the scene's."""
+    geometry: Path | None = None
+    """Vector file of polygons; what lies outside them is not observed."""
     tile: int | None = Field(default=None, ge=1)
     """Window size in pixels; None takes the model's."""
     overlap: int | None = Field(default=None, ge=0)
@@ -119,6 +127,20 @@ class RunConfig(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"][:1])
             raise ConfigError(f"{name}: {first['msg']}; got {first['input']!r}.") from error
+
+    def opened(self, uri: str | os.PathLike[str]) -> Scene:
+        """The scene, as `open_scene` opens it with what is told here of it."""
+        return open_scene(
+            uri,
+            bands=self.bands,
+            scale=self.scale,
+            offset=self.offset,
+            nodata=self.nodata,
+            window=self.window,
+            bbox=self.bbox,
+            bbox_crs=self.bbox_crs,
+            geometry=self.geometry,
+        )
 
     def shaping(self) -> Shaping:
         """What polygons look like.
@@ -210,7 +232,7 @@ class Job:
     def tags(self) -> dict[str, str]:
         """Provenance, for the outputs."""
         spec, radiometry = self.model.spec, self.scene.radiometry
-        product = self.scene.product
+        product, part = self.scene.product, self.scene.part
         acquired = product.acquired or acquisition_time(product.path)
         return {
             **({"ACQUIRED": acquired} if acquired else {}),
@@ -224,6 +246,7 @@ class Job:
             "RADIOMETRY": radiometry.decision,
             "SCALE": " ".join(f"{radiometry.scale[i]:g}" for i in self.inputs.read),
             "OFFSET": " ".join(f"{radiometry.offset[i]:g}" for i in self.inputs.read),
+            **({"PART": part.place} if part else {}),
             "TILE": str(self.plan.tile),
             "OVERLAP": str(self.plan.overlap),
             "BLEND": self.config.blend,
@@ -272,10 +295,7 @@ def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job
         ConfigError: a parameter breaks a rule.
     """
     config = config or RunConfig()
-    scene = open_scene(
-        uri, bands=config.bands, scale=config.scale, offset=config.offset, nodata=config.nodata
-    )
-    return fit(scene, load_model(config.model), config)
+    return fit(config.opened(uri), load_model(config.model), config)
 
 
 def fit(scene: Scene, model: Model, config: RunConfig) -> Job:

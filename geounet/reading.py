@@ -13,7 +13,7 @@ import numpy as np
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,7 +75,7 @@ class _Rows:
     def __init__(
         self, scene: Scene, reader: SceneReader, bands: Sequence[int], *, most: int
     ) -> None:
-        self._reader, self._bands, self._step = reader, bands, scene.read_rows
+        self._scene, self._reader, self._bands = scene, reader, bands
         shape = (2, most, scene.grid.width)
         self._valid = np.empty(shape, np.bool_)
         self._dn = np.empty((2, len(bands), *shape[1:]), scene.dtype)
@@ -90,20 +90,12 @@ class _Rows:
         valid = self._valid[self._turn, : stop - first]
         if held:
             dn[:, :held], valid[:held] = before[0][:, old], before[1][old]
-        for row, end in _pieces(first + held, stop, self._step):
+        for row, end in self._scene.pieces(first + held, stop):
             piece = slice(row - first, end - first)
             window = Window(row, 0, end - row, valid.shape[1])
             valid[piece] = self._reader.read(window, self._bands, out=dn[:, piece]).valid
         self._first, self._stop = first, stop
         return dn, valid
-
-
-def _pieces(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    """Cut ``start <= row < stop`` at the multiples of a step."""
-    while start < stop:
-        end = min(start - start % step + step, stop)
-        yield start, end
-        start = end
 
 
 def _mirror(

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
 import rasterio
+from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from geounet.errors import GeounetWarning, SceneError
+from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.parts import Area, area_on_grid, read_polygons, window_of_bbox, window_within
 from geounet.products import find_product
 from geounet.products.raster import open_raster
 from geounet.products.reading import read_bands
@@ -31,14 +33,14 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
-    from affine import Affine
+    import shapely
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from geounet.products import Product
     from geounet.resampling import Resampling
 
-__all__ = ["Grid", "Scene", "SceneReader", "Tile", "open_scene"]
+__all__ = ["Grid", "Part", "Scene", "SceneReader", "Tile", "open_scene"]
 
 _CACHE_BYTES = (64 << 20, 512 << 20)
 """Least and most that GDAL may keep of decoded blocks."""
@@ -58,6 +60,13 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.height, self.width
+
+    def crop(self, window: Window) -> Grid:
+        """The grid of a window's pixels."""
+        a, b, c, d, e, f, *_ = self.transform
+        col, row = window.col, window.row
+        moved = Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)
+        return Grid(self.crs, moved, window.width, window.height)
 
     def pixel_areas(self) -> NDArray[np.float64]:
         """True area of a pixel in each row, in square metres: float64 [height].
@@ -98,6 +107,50 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which of a raster's pixels a scene is."""
+
+    whole: Grid
+    """Of the raster."""
+    window: Window
+    """The raster's pixels that the scene has."""
+    areas: tuple[Area, ...] = ()
+    """Laid onto `whole`; pixels with their centre outside one of them were not observed."""
+
+    @property
+    def place(self) -> str:
+        """Column, row, width and height, and of how many pixels; for the record."""
+        at, whole = self.window, self.whole
+        inside = ", inside a geometry" if self.areas else ""
+        return (
+            f"{at.col},{at.row},{at.width},{at.height} of {whole.width} x {whole.height} pixels"
+            f"{inside}"
+        )
+
+    def in_file(self, window: Window) -> Window:
+        """A window of the scene among the raster's pixels."""
+        return replace(window, row=window.row + self.window.row, col=window.col + self.window.col)
+
+    def in_scene(self, window: Window) -> Window:
+        """A window of the raster among the scene's pixels."""
+        return replace(window, row=window.row - self.window.row, col=window.col - self.window.col)
+
+    def inside(
+        self, window: Window, shape: tuple[int, int] | None = None
+    ) -> NDArray[np.bool_] | None:
+        """Which pixels of a window of the raster lie in all areas: bool [height, width].
+
+        None stands for all of them. `shape` is that of `Area.inside`.
+        """
+        if not self.areas:
+            return None
+        found: NDArray[np.bool_] = np.logical_and.reduce(
+            [area.inside(window, shape) for area in self.areas]
+        )
+        return found
+
+
+@dataclass(frozen=True)
 class Scene:
     """What is known of a scene before a pixel is read."""
 
@@ -115,6 +168,8 @@ class Scene:
     """True where the file has a mask or an alpha band of its own."""
     block: tuple[int, int]
     """Height and width of the file's internal blocks."""
+    part: Part | None = None
+    """Which of the file's pixels these are; None for all of them."""
 
     @property
     def stem(self) -> str:
@@ -122,15 +177,56 @@ class Scene:
         return self.product.stem
 
     @property
-    def read_rows(self) -> int:
-        """Rows to read at a time: whole rows of blocks, so that each block is decoded once."""
+    def _read_rows(self) -> int:
         return self.block[0] * -(-256 // self.block[0])
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Cut rows where the file's blocks end, so that each block is decoded once.
+
+        Yields:
+            first row and the row after the last of what is best read at once.
+        """
+        step = self._read_rows
+        above = self.part.window.row if self.part else 0
+        while start < stop:
+            end = min(start - (start + above) % step + step, stop)
+            yield start, end
+            start = end
+
+    def crop(self, window: Window) -> Scene:
+        """The scene of a window's pixels; what reaches out of this one is cut off.
+
+        Raises:
+            SceneError: the window lies outside the scene.
+        """
+        part = self.part or _all_of(self.grid)
+        part = replace(part, window=part.in_file(window_within(window, self.grid, "the window")))
+        return replace(self, grid=part.whole.crop(part.window), part=part)
+
+    def clip(
+        self, geometry: shapely.Geometry | Sequence[shapely.Geometry], crs: object = None
+    ) -> Scene:
+        """The scene of the pixels around polygons; outside of them nothing was observed.
+
+        Args:
+            geometry: polygons; what is none is left out. A pixel belongs to them by its centre.
+            crs: theirs, as pyproj understands it; None takes the scene's.
+
+        Raises:
+            ConfigError: there is no polygon, or the CRS is not known.
+            SceneError: the polygons lie outside the scene, or the scene has no CRS.
+        """
+        part = self.part or _all_of(self.grid)
+        area = area_on_grid(np.atleast_1d(np.asarray(geometry, object)), crs, part.whole)
+        part = replace(part, areas=(*part.areas, area))
+        return replace(self, part=part).crop(part.in_scene(area.window))
 
     @contextmanager
     def open(self) -> Iterator[SceneReader]:
         """Open the scene for one thread."""
-        row_bytes = len(self.bands) * self.grid.width * np.dtype(self.dtype).itemsize
-        wanted = int(1.1 * row_bytes * self.read_rows)
+        width = self.grid.width + 2 * self.block[1]  # a part may begin and end within a block
+        row_bytes = len(self.bands) * width * np.dtype(self.dtype).itemsize
+        wanted = int(1.1 * row_bytes * self._read_rows)
         cache = min(max(wanted, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         with ExitStack() as stack:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
@@ -183,30 +279,73 @@ class SceneReader:
         Raises:
             SceneError: the file is damaged or went away.
         """
-        area = RasterWindow(window.col, window.row, window.width, window.height)
+        if out is None:
+            shape = (len(indexes), window.height, window.width)
+            out = np.empty(shape, self._scene.dtype)
+        part = self._scene.part
+        place = part.in_file(window) if part else window
+        inside = part.inside(place, out.shape[1:]) if part else None
+        if inside is None:
+            valid = self._fill(place, indexes, out)
+        else:
+            valid = self._fill_inside(place, indexes, out, inside)
+        return Tile(window, out, valid)
+
+    def _fill_inside(
+        self, place: Window, indexes: Sequence[int], out: NDArray[Any], inside: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Like `_fill`, for the pixels of an area alone: no more than is around them is read."""
+        if not inside.any():
+            out[...] = 0
+            return inside
+        if inside.shape != (place.height, place.width):  # pixels are spread over the window
+            return self._fill(place, indexes, out) & inside
+        rows, cols = _span(inside, axis=1), _span(inside, axis=0)
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        smaller = Window(place.row + rows.start, place.col + cols.start, height, width)
+        valid = np.zeros_like(inside)
+        valid[rows, cols] = self._fill(smaller, indexes, fresh := np.empty_like(out[:, rows, cols]))
+        out[...] = 0
+        out[:, rows, cols] = fresh
+        return valid & inside
+
+    def _fill(self, place: Window, indexes: Sequence[int], out: NDArray[Any]) -> NDArray[np.bool_]:
+        """Read a window of the file; returns which pixels were observed [height, width]."""
+        area = RasterWindow(place.col, place.row, place.width, place.height)
         product = self._scene.product
 
-        def read() -> tuple[NDArray[Any], NDArray[Any] | None]:
-            dn = read_bands(
-                self._dataset, indexes, window,
+        def read() -> NDArray[Any] | None:
+            read_bands(
+                self._dataset, indexes, place,
                 factors=product.factors, resampling=product.resampling,
                 nodata=self._scene.nodata, out=out,
             )  # fmt: skip
             if not self._scene.masked:
-                return dn, None
-            return dn, self._dataset.read_masks(1, window=area, out_shape=dn.shape[1:])
+                return None
+            mask: NDArray[Any] = self._dataset.read_masks(1, window=area, out_shape=out.shape[1:])
+            return mask
 
         try:
-            dn, mask = attempt(product.path, read)
+            mask = attempt(product.path, read)
         except (RasterioError, OSError) as error:
             raise SceneError(
-                f"cannot read rows {window.row} to {window.row + window.height} of "
+                f"cannot read rows {place.row} to {place.row + place.height} of "
                 f"{self._scene.uri}: {error}. The file is truncated or damaged; get it again."
             ) from error
-        valid = observed(dn, self._scene.nodata)
+        valid = observed(out, self._scene.nodata)
         if mask is not None:
             valid &= mask > 0
-        return Tile(window, dn, valid)
+        return valid
+
+
+def _all_of(grid: Grid) -> Part:
+    return Part(grid, Window(0, 0, *grid.shape))
+
+
+def _span(inside: NDArray[np.bool_], axis: int) -> slice:
+    """From the first line across an axis with a true in it to the last."""
+    places = np.flatnonzero(inside.any(axis=axis))
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def observed(dn: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
@@ -244,6 +383,10 @@ def open_scene(
     nodata: float | None = None,
     resampling: Resampling = "bilinear",
     wanted: Sequence[str] | None = None,
+    window: tuple[int, int, int, int] | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
+    bbox_crs: str | None = None,
+    geometry: str | os.PathLike[str] | None = None,
 ) -> Scene:
     """Look at a scene without reading its pixels.
 
@@ -258,11 +401,16 @@ def open_scene(
         resampling: how bands of coarser pixels come onto the grid of the finest.
         wanted: common names of the bands that decide how fine the grid is; None for all that
             a product of this kind is used with (of Sentinel-2 those of 10 and 20 m).
+        window: a part of the scene in pixels: first column, first row, width, height.
+        bbox: a part of the scene: minx, miny, maxx, maxy in `bbox_crs`.
+        bbox_crs: CRS of `bbox`, as PROJ knows it; None takes the scene's.
+        geometry: a vector file of polygons; what lies outside them is not observed. Of several
+            kinds of part the scene is what they have in common.
 
     Raises:
-        SceneError: there is no such file, it is no raster, nothing says what its bands are, or
-            its pixels are not reflectance.
-        ConfigError: `bands`, `scale` or `offset` break a rule.
+        SceneError: there is no such file, it is no raster, nothing says what its bands are, its
+            pixels are not reflectance, or the part lies outside it.
+        ConfigError: an argument breaks a rule.
 
     Warns:
         GeounetWarning: the file has no CRS, or nothing in it says how its numbers become
@@ -288,7 +436,27 @@ def open_scene(
                 f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
             )
     _warn_of_assumptions(scene)
-    return scene
+    return _part_of(scene, window, bbox, bbox_crs, geometry)
+
+
+def _part_of(
+    scene: Scene,
+    window: tuple[int, int, int, int] | None,
+    bbox: tuple[float, float, float, float] | None,
+    bbox_crs: str | None,
+    geometry: str | os.PathLike[str] | None,
+) -> Scene:
+    """What the parts have in common; each is laid onto the whole scene."""
+    if bbox_crs is not None and bbox is None:
+        raise ConfigError("--bbox-crs is that of --bbox; there is none.")
+    whole = scene.grid
+    if window is not None:
+        col, row, width, height = window
+        scene = scene.crop(Window(row, col, height, width))
+    if bbox is not None:
+        part = scene.part or _all_of(whole)
+        scene = scene.crop(part.in_scene(window_of_bbox(whole, bbox, bbox_crs)))
+    return scene if geometry is None else scene.clip(*read_polygons(geometry))
 
 
 def _name_bands(

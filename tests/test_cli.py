@@ -72,6 +72,45 @@ def scene(make_water):
     return make_water(90, 70)[0]
 
 
+def test_parts_of_a_scene(call, network, scene, tmp_path):
+    part = ("--model", network, "--output", tmp_path / "out")
+    box = ("--bbox", "-8.9988,39.7465,-8.9964,39.7483", "--bbox-crs", "EPSG:4326")
+    code, out, err = call("run", scene, *part, "--window", "10,5,50,60", *box, "--quiet")
+    assert (code, err) == (0, "")
+    with rasterio.open(tmp_path / "out" / "scene_mask.tif") as mask, rasterio.open(scene) as whole:
+        place = mask.tags()["PART"]
+        col, row, width, height = (int(n) for n in place.split(" of ")[0].split(","))
+        assert place == f"{col},{row},{width},{height} of 70 x 90 pixels"
+        assert (mask.width, mask.height) == (width, height)
+        assert mask.xy(0, 0) == whole.xy(row, col)
+    west, north = whole.transform.c, whole.transform.f
+    code, out, err = call("run", scene, "--dry-run", "--json", *part, "--window", "10,5,90,20")
+    record = _strict_json(out)
+    assert record["size"] == "60 x 20 pixels"
+    assert record["part"] == "10,5,60,20 of 70 x 90 pixels"
+    assert record["transform"] == [10, 0, west + 100, 0, -10, north - 50]
+
+
+def test_parts_that_are_none(call, network, scene, tmp_path):
+    common = ("run", scene, "--model", network, "--output", tmp_path / "out")
+    for options, message in [
+        (
+            ("--window", "1,2,3"),
+            "--window takes four whole numbers with commas between; got '1,2,3'",
+        ),
+        (("--window", "1,2,3,4.5"), "--window takes four whole numbers"),
+        (("--bbox", "1,2,3,x"), "--bbox takes four numbers with commas between; got '1,2,3,x'"),
+        (("--bbox", "10,50,11,51", "--bbox-crs", "EPSG:4326"), "the bbox must overlap the scene"),
+        (("--bbox-crs", "EPSG:4326"), "--bbox-crs is that of --bbox"),
+        (("--geometry", tmp_path / "no.gpkg"), "a geometry must be a vector file"),
+    ]:
+        code, _, err = call(*common, *options)
+        assert code
+        assert message in err
+        assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def _table(text):
     pairs = (line.split("  ", 1) for line in text.splitlines())
     return {key.strip(): value.strip() for key, value in pairs}

@@ -24,6 +24,7 @@ import pytest
 import rasterio
 import rasterio.features
 import rasterio.shutil
+import shapely
 import torch
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
@@ -175,6 +176,18 @@ def test_any_type_of_numbers(make_raster, dtype):
     path = make_raster(dn.astype(dtype), descriptions=("green", "red", "nir"), scale=scale)
     made = predict_mask(open_scene(path), _model())
     assert np.array_equal(made, dn[0] > dn[2])
+
+
+def test_a_part_is_the_same_pixels_of_the_whole(make_water):
+    path, expected = make_water(90, 110)
+    made = predict_mask(open_scene(path, window=(13, 7, 71, 60)), _model())
+    assert np.array_equal(made, expected[7:67, 13:84])
+    triangle = shapely.Polygon([(500_000, 4_400_000), (500_700, 4_400_000), (500_000, 4_399_300)])
+    clipped = predict_mask(open_scene(path).clip(triangle), _model())
+    outside = np.add.outer(np.arange(70), np.arange(70)) >= 70  # 69: the centre is on the edge
+    assert (clipped[outside] == 255).all()
+    inside = np.add.outer(np.arange(70), np.arange(70)) < 69
+    assert np.array_equal(clipped[inside], expected[:70, :70][inside])
 
 
 def test_what_was_not_observed_stays_so(make_water):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
+
+from geounet.errors import ConfigError
+
+_Number = TypeVar("_Number", int, float)
 
 
 class Blend(StrEnum):
@@ -71,6 +76,40 @@ Nodata = Annotated[
     float | None,
     typer.Option(help="Stored number that means 'not observed'.", show_default="the file's"),
 ]
+PartWindow = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        help="A part of the scene in pixels: first column, first row, width, height.",
+        metavar="COL,ROW,WIDTH,HEIGHT",
+        show_default="all of it",
+    ),
+]
+PartBox = Annotated[
+    str | None,
+    typer.Option(
+        "--bbox",
+        help="A part of the scene in coordinates of its CRS or --bbox-crs.",
+        metavar="MINX,MINY,MAXX,MAXY",
+        show_default="all of it",
+    ),
+]
+PartBoxCrs = Annotated[
+    str | None,
+    typer.Option(
+        "--bbox-crs",
+        help="CRS of --bbox: EPSG:4326 for longitude and latitude, …",
+        show_default="the scene's",
+    ),
+]
+PartGeometry = Annotated[
+    Path | None,
+    typer.Option(
+        "--geometry",
+        help="Vector file of polygons; what lies outside them is not observed.",
+        show_default="all of it",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 EdgesOption = Annotated[
     Edges,
@@ -105,6 +144,24 @@ LabelBand = Annotated[
 def names(text: str | None) -> tuple[str, ...] | None:
     """Names of bands in a text with commas between them."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def four(text: str | None, option: str, kind: type[_Number]) -> tuple[_Number, ...] | None:
+    """Four numbers in a text with commas between them.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    if text is None:
+        return None
+    try:
+        a, b, c, d = (kind(part) for part in text.split(","))
+    except ValueError as error:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ConfigError(
+            f"{option} takes four {what} with commas between; got {text!r}."
+        ) from error
+    return a, b, c, d
 
 
 def band_of(text: str | None) -> int | str | None:
