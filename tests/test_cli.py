@@ -84,7 +84,9 @@ def test_parts_of_a_scene(call, network, scene, tmp_path):
         assert (mask.width, mask.height) == (width, height)
         assert mask.xy(0, 0) == whole.xy(row, col)
     west, north = whole.transform.c, whole.transform.f
-    code, out, err = call("run", scene, "--dry-run", "--json", *part, "--window", "10,5,90,20")
+    code, out, err = call(
+        "run", scene, "--dry-run", "--json", *part, "--overwrite", "--window", "10,5,90,20"
+    )
     record = _strict_json(out)
     assert record["size"] == "60 x 20 pixels"
     assert record["part"] == "10,5,60,20 of 70 x 90 pixels"
