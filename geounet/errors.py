@@ -17,6 +17,9 @@ class GeounetError(Exception):
 class SceneError(GeounetError, ValueError):
     """The input cannot be read as a scene, or lacks what the model needs."""
 
+    passing: bool = False
+    """True where a server failed, so that the same may succeed later."""
+
 
 class ModelError(GeounetError, ValueError):
     """The model file is not one, is damaged, or describes a network that cannot be built."""

@@ -130,7 +130,7 @@ def attempt(uri: str, call: Callable[[], _T]) -> _T:
             return call()
         except (RasterioError, OSError) as error:
             failure = _explain(_texts(error), _WATCH.status(since))
-            if left and failure.passing:
+            if left and failure.passing and not failure.retried:
                 time.sleep(_DELAY * 2 ** (_TRIES - 1 - left))
                 continue
         # Outside the handler: the cause holds the URL with its signature.
@@ -154,11 +154,9 @@ def fetch(uri: str) -> bytes:
             return _fetch_url(uri)
         except urllib.error.HTTPError as error:
             failure = _explain("", error.code)
-            again = error.code == 429 or error.code >= 500
         except (OSError, http.client.HTTPException) as error:
             failure = _explain(str(error), None)
-            again = failure.passing
-        if not (left and again):
+        if not (left and failure.passing):
             raise failure.error(uri)
         time.sleep(_DELAY * 2 ** (_TRIES - 1 - left))
     raise AssertionError("unreachable")
@@ -216,10 +214,14 @@ class _Failure:
     what: str
     todo: str
     passing: bool = False
-    """Whether it is worth trying again at once."""
+    """Whether the same may succeed later."""
+    retried: bool = False
+    """Whether GDAL has tried it again by itself."""
 
     def error(self, uri: str) -> SceneError:
-        return SceneError(f"cannot read {_shown(uri)}: {self.what}. {self.todo}")
+        error = SceneError(f"cannot read {_shown(uri)}: {self.what}. {self.todo}")
+        error.passing = self.passing
+        return error
 
 
 def _shown(uri: str) -> str:
@@ -252,7 +254,7 @@ _KINDS = {
     r"resolve host|Name or service|getaddrinfo|No address":
         _Failure("the name of the server is not known", "Check the address and the network."),
     r"[Ff]ailed to connect|Could not connect|Connection refused|unreachable":
-        _Failure("the server cannot be reached", "Check the address, or try again later."),
+        _Failure("the server cannot be reached", "Check the address, or wait.", passing=True),
     r"certificate|SSL":
         _Failure("the server's certificate is not trusted", "Check it, or set CURL_CA_BUNDLE."),
     r"not recognized as being in a supported": _Failure(
@@ -274,7 +276,8 @@ def _explain(text: str, status: int | None) -> _Failure:
     if status in (404, 410):
         return _Failure(f"there is nothing there (HTTP {status})", _NOT_THERE)
     if by_text is None and status is not None and (status == 429 or status >= 500):
-        return _Failure(f"the server keeps failing (HTTP {status})", "Try again later.")
+        what = f"the server keeps failing (HTTP {status})"
+        return _Failure(what, "Try again later.", passing=True, retried=True)
     return by_text or _Failure(
         f"its data come back cut short or damaged ({redact(text).strip() or 'no reason given'})",
         "Try again later; if that does not help the file itself is damaged.",

@@ -216,6 +216,7 @@ def test_each_failure_of_a_server_is_one_clear_error(served, fault, message, tri
     with pytest.raises(SceneError, match=rf"cannot read {server.url}/scene.tif: .*{message}") as e:
         geounet.open_scene(server.url + SIGNED)
     assert SECRET not in "".join(traceback.format_exception(e.value))
+    assert e.value.passing is (fault in (429, 503))
     if tries:
         assert len({request[1] for request in server.requests}) == 1
         # GDAL asks twice for a file whose header it does not keep.
