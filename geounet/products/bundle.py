@@ -176,7 +176,8 @@ def _checked(names: Iterator[str], uri: str) -> tuple[str, ...]:
     found = []
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+        drive = re.match(r"[A-Za-z]:", name)
+        if parts.is_absolute() or ".." in parts.parts or drive:
             raise SceneError(
                 f"names in an archive must stay inside it; {uri} holds {name!r}. It is no product "
                 f"as any archive gives it out; do not trust it."
