@@ -26,6 +26,7 @@ from geounet.mask import CLASSES, mask_writer, probability_writer
 from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands, resolve_device
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
 from geounet.reading import ahead, read_window_rows
+from geounet.resampling import Resampling  # noqa: TC001 - pydantic reads it
 from geounet.scene import Grid, Scene, open_scene
 from geounet.staging import check_free, staged
 from geounet.tiling import Window, WindowPlan
@@ -34,7 +35,7 @@ from geounet.vectors import write_polygons, write_shorelines
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
@@ -71,6 +72,8 @@ class RunConfig(BaseModel):
     """Reflectance at stored number 0; None finds it out."""
     nodata: float | None = None
     """Stored number that means "not observed"; None takes the file's."""
+    resampling: Resampling = "bilinear"
+    """How bands of coarser pixels come onto the grid of the finest."""
     window: tuple[int, int, int, int] | None = None
     """A part of the scene in pixels: first column, first row, width, height."""
     bbox: tuple[float, float, float, float] | None = None
@@ -128,8 +131,17 @@ class RunConfig(BaseModel):
             name = ".".join(str(part) for part in first["loc"][:1])
             raise ConfigError(f"{name}: {first['msg']}; got {first['input']!r}.") from error
 
-    def opened(self, uri: str | os.PathLike[str]) -> Scene:
-        """The scene, as `open_scene` opens it with what is told here of it."""
+    def opened(
+        self,
+        uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        wanted: Sequence[str] | None = None,
+    ) -> Scene:
+        """The scene, as `open_scene` opens it with what is told here of it.
+
+        Args:
+            uri: what `open_scene` takes.
+            wanted: common names of the bands that decide how fine the grid is.
+        """
         return open_scene(
             uri,
             bands=self.bands,
@@ -140,6 +152,8 @@ class RunConfig(BaseModel):
             bbox=self.bbox,
             bbox_crs=self.bbox_crs,
             geometry=self.geometry,
+            resampling=self.resampling,
+            wanted=wanted,
         )
 
     def shaping(self) -> Shaping:
@@ -286,7 +300,10 @@ class RunResult:
         return record
 
 
-def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job:
+def prepare(
+    uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    config: RunConfig | None = None,
+) -> Job:
     """Check that scene, model and parameters fit each other, without predicting anything.
 
     Raises:
@@ -295,7 +312,9 @@ def prepare(uri: str | os.PathLike[str], config: RunConfig | None = None) -> Job
         ConfigError: a parameter breaks a rule.
     """
     config = config or RunConfig()
-    return fit(config.opened(uri), load_model(config.model), config)
+    model = load_model(config.model)
+    needed = [name for band in model.spec.bands for name in (band.common_name, *band.accepts)]
+    return fit(config.opened(uri, needed), model, config)
 
 
 def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
@@ -484,7 +503,7 @@ class _Outputs:
 
 
 def run(
-    scene: str | os.PathLike[str],
+    scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Any,
@@ -492,7 +511,7 @@ def run(
     """Segment a scene: write its land/water mask, the water's polygons, and what else is asked for.
 
     Args:
-        scene: path or URI of a multi-band raster.
+        scene: path or URI of a raster, or what else `open_scene` takes.
         on_progress: called as windows are done.
         options: fields of `RunConfig`: ``output="out/"``, ``probability=True``, …
 

@@ -14,6 +14,7 @@ import rasterio
 from affine import Affine
 
 from geounet.errors import GeounetWarning, SceneError
+from geounet.pipeline import RunConfig, prepare, run
 from geounet.products import find_product
 from geounet.resampling import HALO, upsample
 from geounet.scene import open_scene
@@ -240,3 +241,19 @@ def test_metadata_without_bands_is_refused(safe):
     shutil.rmtree(safe / "GRANULE")
     with pytest.raises(SceneError, match="must hold bands"):
         find_product(safe)
+
+
+def test_the_grid_is_the_finest_that_the_model_needs(whole_safe, tmp_path):
+    """`prepare` says what the model takes, and how to resample goes through."""
+    job = prepare(whole_safe, RunConfig(output=tmp_path, resampling="cubic"))
+    assert job.scene.grid.shape == (120, 144)
+    assert job.scene.product.resampling == "cubic"
+
+
+def test_a_run_on_a_product_is_named_after_it(whole_safe, tmp_path):
+    outputs = run(whole_safe, output=tmp_path, tile=64, device="cpu").outputs
+    with rasterio.open(outputs["mask"]) as mask:
+        assert (mask.shape, mask.transform.a) == ((120, 144), 10)
+        assert (mask.read(1)[:12] == 255).all()
+        assert mask.tags()["ACQUIRED"] == "2023-07-01T10:50:31.024Z"
+    assert outputs["mask"].name == f"{TITLE}_mask.tif"

@@ -13,6 +13,14 @@ from geounet.errors import ConfigError
 _Number = TypeVar("_Number", int, float)
 
 
+class Resample(StrEnum):
+    """How bands of coarser pixels come onto the grid of the finest."""
+
+    nearest = "nearest"
+    bilinear = "bilinear"
+    cubic = "cubic"
+
+
 class Blend(StrEnum):
     """How windows fade into each other."""
 
@@ -53,7 +61,9 @@ class Pick(StrEnum):
     last = "last"
 
 
-SceneArgument = Annotated[str, typer.Argument(help="A multi-band raster that GDAL opens.")]
+SceneArgument = Annotated[
+    str, typer.Argument(help="A raster that GDAL opens, or a product's folder or archive.")
+]
 Bands = Annotated[
     str | None,
     typer.Option(
@@ -75,6 +85,9 @@ Offset = Annotated[
 Nodata = Annotated[
     float | None,
     typer.Option(help="Stored number that means 'not observed'.", show_default="the file's"),
+]
+Resampling = Annotated[
+    Resample, typer.Option(help="How bands of coarser pixels come onto the grid of the finest.")
 ]
 PartWindow = Annotated[
     str | None,

@@ -25,6 +25,8 @@ from geounet.cli.options import (
     Offset,
     OutFormat,
     Overwrite,
+    Resample,
+    Resampling,
     PartBox,
     PartBoxCrs,
     PartGeometry,
@@ -59,6 +61,8 @@ def run(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    resampling: Resampling = Resample.bilinear,
+]
     window: PartWindow = None,
     bbox: PartBox = None,
     bbox_crs: PartBoxCrs = None,
@@ -118,6 +122,7 @@ def run(
         "scale": scale,
         "offset": offset,
         "nodata": nodata,
+        "resampling": resampling.value,
         "window": four(window, "--window", int),
         "bbox": four(bbox, "--bbox", float),
         "bbox_crs": bbox_crs,
@@ -174,12 +179,20 @@ def info(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    resampling: Resampling = Resample.bilinear,
     as_json: AsJson = False,
 ) -> None:
     """Show what is understood of a scene: bands, grid, radiometry."""
     from geounet.scene import open_scene  # noqa: PLC0415 - keeps --help fast
 
-    found = open_scene(scene, bands=names(bands), scale=scale, offset=offset, nodata=nodata)
+    found = open_scene(
+        scene,
+        bands=names(bands),
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+        resampling=resampling.value,
+    )
     say(_scene_record(found), as_json=as_json)
 
 
