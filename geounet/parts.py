@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from geounet.scene import Grid
 
-__all__ = ["Area", "area_on_grid", "read_polygons", "window_of_bbox", "window_within"]
+__all__ = ["Area", "area_on_grid", "corners", "read_polygons", "window_of_bbox", "window_within"]
 
 _PIECES = 1000
 """An edge as long as the scene is moved to another CRS in so many pieces. Each bends by a
@@ -141,13 +141,16 @@ def window_of_bbox(
     return window_within(_around(pieces), grid, "the bbox")
 
 
-def area_on_grid(polygons: NDArray[np.object_], crs: object, grid: Grid) -> Area:
+def area_on_grid(
+    polygons: NDArray[np.object_], crs: object, grid: Grid, *, what: str = "the geometry"
+) -> Area:
     """An area laid onto a grid.
 
     Args:
         polygons: polygons and multipolygons of shapely, in any number.
         crs: theirs, as pyproj understands it; None takes the grid's.
         grid: of the scene.
+        what: what to call it in an error.
 
     Raises:
         ConfigError: there is no polygon, or all of them are empty.
@@ -160,7 +163,7 @@ def area_on_grid(polygons: NDArray[np.object_], crs: object, grid: Grid) -> Area
     found = shapely.make_valid(_on_pixels(polygons, given, grid))
     near = shapely.transform(_polygons(_within(found, grid)), _snapped)
     if not len(near):
-        raise _outside("the geometry", polygons, given, grid)
+        raise _outside(what, polygons, given, grid)
     return Area(tuple(near))
 
 
@@ -183,6 +186,12 @@ def read_polygons(path: str | os.PathLike[str]) -> tuple[NDArray[np.object_], st
     if geometries is None:
         raise ConfigError(f"a geometry must hold a polygon; {path} has no geometries at all.")
     return shapely.from_wkb(geometries), meta["crs"]
+
+
+def corners(transform: Affine, width: int, height: int) -> list[tuple[float, float]]:
+    """Where a raster's four corners lie."""
+    pixels = [(0, 0), (width, 0), (width, height), (0, height)]
+    return [_place(transform, *pixel) for pixel in pixels]
 
 
 def _parse_crs(crs: object) -> pyproj.CRS | None:
@@ -322,8 +331,7 @@ def _outside(
 ) -> SceneError:
     """Both extents, each in its own CRS and the scene's in that of the part as well."""
     own = _crs_of(grid)
-    corners = [(0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height)]
-    scene = shapely.Polygon([_place(grid.transform, *corner) for corner in corners]).bounds
+    scene = shapely.Polygon(corners(grid.transform, grid.width, grid.height)).bounds
     extent = f"{_text(scene)} ({own.name if own else 'no CRS'})"
     if crs is not None and own is not None and crs != own:
         back = pyproj.Transformer.from_crs(own, crs, always_xy=True)

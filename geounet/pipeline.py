@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import geounet
 from geounet.blending import BlendWindow, StripBlender
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.mask import CLASSES, mask_writer, probability_writer
+from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
 from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands, resolve_device
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
+from geounet.products.product import CloudRule  # noqa: TC001 - pydantic looks it up
 from geounet.reading import ahead, read_window_rows
 from geounet.resampling import Resampling  # noqa: TC001 - pydantic reads it
 from geounet.scene import Grid, Scene, open_scene
@@ -82,6 +83,10 @@ class RunConfig(BaseModel):
     """CRS of `bbox`, like ``EPSG:4326``; None takes the scene's."""
     geometry: Path | None = None
     """Vector file of polygons; what lies outside them is not observed."""
+    cloud_mask: str | None = None
+    """Raster that says where clouds hide the ground, or ``product`` for the product's own."""
+    cloud_rule: CloudRule | None = None
+    """How the cloud mask's numbers are read; None tells it by its name or numbers."""
     tile: int | None = Field(default=None, ge=1)
     """Window size in pixels; None takes the model's."""
     overlap: int | None = Field(default=None, ge=0)
@@ -154,6 +159,8 @@ class RunConfig(BaseModel):
             geometry=self.geometry,
             resampling=self.resampling,
             wanted=wanted,
+            cloud_mask=self.cloud_mask,
+            cloud_rule=self.cloud_rule,
         )
 
     def shaping(self) -> Shaping:
@@ -261,6 +268,7 @@ class Job:
             "SCALE": " ".join(f"{radiometry.scale[i]:g}" for i in self.inputs.read),
             "OFFSET": " ".join(f"{radiometry.offset[i]:g}" for i in self.inputs.read),
             **({"PART": part.place} if part else {}),
+            **({"CLOUD_MASK": said} if (said := self.scene.cloud_mask) else {}),
             "TILE": str(self.plan.tile),
             "OVERLAP": str(self.plan.overlap),
             "BLEND": self.config.blend,
@@ -292,6 +300,8 @@ class RunResult:
     """Time by stage. ``read`` and ``write`` run beside ``predict``; ``total`` is by the clock."""
     profile: dict[str, dict[str, float]]
     """Seconds by thread and stage; those of a thread add up to the total."""
+    cloud_mask: str | None = None
+    """Name and rule of the cloud mask; None where there was none."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -423,7 +433,7 @@ def predict_strips(
     reading = read_window_rows(
         job.scene, job.inputs.read, job.plan.rows, indices, margin=margin, clock=clock
     )
-    with closing(ahead(reading)) as window_rows:
+    with closing(ahead(reading)) as window_rows, job.scene.open_clouds() as clouds:
         for done, row in enumerate(clock.over("wait for reader", window_rows), start=1):
             windows = engine.predict(row.dn, row.valid, job.plan.cols)
             for col, scores in clock.over("predict", windows):
@@ -436,10 +446,20 @@ def predict_strips(
                 keep = slice(skip, max(min(bottom - start, scores.shape[1]), skip))
                 valid = row.valid[margin:, margin : margin + job.plan.width]
                 codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
+            if clouds and codes.size:
+                with clock("clouds"):
+                    _hide(codes, level, clouds(Window(start + skip, 0, *codes.shape)))
             if on_progress:
                 on_progress(Progress(done * across, len(indices) * across))
             if codes.size:
                 yield Strip(start + skip, codes, level)
+
+
+def _hide(codes: NDArray[np.uint8], level: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> None:
+    """Give what was observed and is hidden the code 2, and no probability."""
+    hidden = hidden & (codes != NOT_OBSERVED)
+    codes[hidden] = 2
+    level[hidden] = NOT_OBSERVED
 
 
 def predict_mask(scene: Scene, model: Model, config: RunConfig | None = None) -> NDArray[np.uint8]:
@@ -543,6 +563,7 @@ def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) 
         bands=job.bands_used,
         bands_missing=job.bands_missing,
         radiometry=job.scene.radiometry.decision,
+        cloud_mask=job.scene.cloud_mask,
         windows=job.plan.count,
         seconds=_by_stage(clock),
         profile=_by_thread(clock),

@@ -19,25 +19,27 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from geounet import remote
+from geounet.clouds import check_clouds, cloud_layer, open_clouds
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.parts import Area, area_on_grid, read_polygons, window_of_bbox, window_within
 from geounet.products import find_product
 from geounet.products.raster import open_raster
 from geounet.products.reading import read_bands
 from geounet.radiometry import Radiometry, decide_radiometry
-from geounet.remote import attempt
 from geounet.sensors import name_bands
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import shapely
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
     from geounet.products import Product
+    from geounet.products.product import CloudLayer, CloudRule
     from geounet.resampling import Resampling
 
 __all__ = ["Grid", "Part", "Scene", "SceneReader", "Tile", "open_scene"]
@@ -170,6 +172,8 @@ class Scene:
     """Height and width of the file's internal blocks."""
     part: Part | None = None
     """Which of the file's pixels these are; None for all of them."""
+    clouds: CloudLayer | None = None
+    """What says where clouds hide the ground; None where nothing does."""
 
     @property
     def stem(self) -> str:
@@ -231,6 +235,28 @@ class Scene:
         with ExitStack() as stack:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
             yield SceneReader(self, stack.enter_context(open_raster(self.product.path, self.uri)))
+
+    @property
+    def cloud_mask(self) -> str | None:
+        """Name and rule of the cloud layer, for the record."""
+        if self.clouds is None:
+            return None
+        return f"{remote.stem(self.clouds.uri)} ({self.clouds.rule})"
+
+    @contextmanager
+    def open_clouds(self) -> Iterator[Callable[[Window], NDArray[np.bool_]] | None]:
+        """Open the cloud layer for one thread.
+
+        Yields:
+            what reads which pixels of a window are obscured, bool [height, width]; None where the
+            scene has no cloud layer.
+        """
+        if self.clouds is None:
+            yield None
+            return
+        part = self.part or _all_of(self.grid)
+        with open_clouds(self.clouds, part.whole) as reader:
+            yield lambda window: reader.read(part.in_file(window))
 
     def reflectance(
         self, names: Sequence[str], window: Window | None = None
@@ -326,7 +352,7 @@ class SceneReader:
             return mask
 
         try:
-            mask = attempt(product.path, read)
+            mask = remote.attempt(product.path, read)
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"cannot read rows {place.row} to {place.row + place.height} of "
@@ -387,6 +413,8 @@ def open_scene(
     bbox: tuple[float, float, float, float] | None = None,
     bbox_crs: str | None = None,
     geometry: str | os.PathLike[str] | None = None,
+    cloud_mask: str | os.PathLike[str] | None = None,
+    cloud_rule: CloudRule | None = None,
 ) -> Scene:
     """Look at a scene without reading its pixels.
 
@@ -406,6 +434,9 @@ def open_scene(
         bbox_crs: CRS of `bbox`, as PROJ knows it; None takes the scene's.
         geometry: a vector file of polygons; what lies outside them is not observed. Of several
             kinds of part the scene is what they have in common.
+        cloud_mask: a raster of any grid and CRS that says where clouds hide the ground, or
+            ``product`` for the product's own.
+        cloud_rule: how its numbers are read, see `clouds`; None tells it by its name or numbers.
 
     Raises:
         SceneError: there is no such file, it is no raster, nothing says what its bands are, its
@@ -436,7 +467,29 @@ def open_scene(
                 f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
             )
     _warn_of_assumptions(scene)
+    scene = replace(scene, clouds=_clouds_of(scene, cloud_mask, cloud_rule))
     return _part_of(scene, window, bbox, bbox_crs, geometry)
+
+
+def _clouds_of(
+    scene: Scene, mask: str | os.PathLike[str] | None, rule: CloudRule | None
+) -> CloudLayer | None:
+    """The cloud layer that was asked for, if it fits the scene."""
+    if mask is None:
+        if rule is not None:
+            raise ConfigError("--cloud-rule is how --cloud-mask is read; there is none.")
+        return None
+    if str(mask) != "product":
+        layer = cloud_layer(mask, rule)
+    elif scene.product.clouds is None:
+        raise ConfigError(
+            f"--cloud-mask product takes the product's own; {scene.uri} ({scene.product.kind}) has "
+            f"none. Give the path of a raster."
+        )
+    else:
+        layer = replace(scene.product.clouds, rule=rule or scene.product.clouds.rule)
+    check_clouds(layer, scene.grid)
+    return layer
 
 
 def _part_of(

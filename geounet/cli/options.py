@@ -123,6 +123,31 @@ PartGeometry = Annotated[
         show_default="all of it",
     ),
 ]
+
+
+class CloudRules(StrEnum):
+    """How a cloud mask's numbers are read."""
+
+    scl = "scl"
+    qa_pixel = "qa_pixel"
+    fmask = "fmask"
+    nonzero = "nonzero"
+
+
+CloudMask = Annotated[
+    str | None,
+    typer.Option(
+        help="Raster that says where clouds hide the ground, of any grid; 'product' for its own.",
+        show_default="none",
+    ),
+]
+CloudRule = Annotated[
+    CloudRules | None,
+    typer.Option(
+        help="What its numbers are: Sentinel-2's classes, Landsat's or HLS's bits, or all but 0.",
+        show_default="found out",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 EdgesOption = Annotated[
     Edges,

@@ -15,6 +15,8 @@ from geounet.cli.options import (
     AsJson,
     Bands,
     Blend,
+    CloudMask,
+    CloudRule,
     Connectivity,
     Edges,
     EdgesOption,
@@ -66,6 +68,8 @@ def run(
     bbox: PartBox = None,
     bbox_crs: PartBoxCrs = None,
     geometry: PartGeometry = None,
+    cloud_mask: CloudMask = None,
+    cloud_rule: CloudRule = None,
     tile: Annotated[
         int | None, typer.Option(help="Window size in pixels.", show_default="the model's")
     ] = None,
@@ -126,6 +130,8 @@ def run(
         "bbox": four(bbox, "--bbox", float),
         "bbox_crs": bbox_crs,
         "geometry": geometry,
+        "cloud_mask": cloud_mask,
+        "cloud_rule": None if cloud_rule is None else cloud_rule.value,
         "tile": tile,
         "overlap": overlap,
         "blend": blend.value,

@@ -1,0 +1,211 @@
+"""Where clouds, their shadows, cirrus and snow hide the ground, as a raster beside the scene says.
+
+A layer of any grid and CRS is read onto the scene's pixels by nearest neighbour. What it does not
+cover, and where it says nothing itself (nodata, fill), is not obscured by its word.
+
+    rule      obscured is                                                    not obscured alone
+    scl       3 cloud shadow, 8 and 9 cloud, 10 thin cirrus, 11 snow or ice  1 defective, 2 dark, 7
+    qa_pixel  bits 1 dilated cloud, 2 cirrus, 3 cloud, 4 shadow, 5 snow      0 fill, 6, 7 water
+    fmask     bits 0 cirrus, 1 cloud, 2 beside one, 3 shadow, 4 snow or ice  5 water, 255 fill
+    nonzero   every number but 0, NaN and nodata
+
+Sources: ESA, *Level-2A Algorithm Theoretical Basis Document*, scene classification; USGS, *Landsat
+8-9 Collection 2 Level 2 Science Product Guide* (LSDS-1619), quality band, of which bit 1 counts as
+USGS calls clear only what it leaves out; NASA, *HLS Product User Guide* v2.0, quality layer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import shapely
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
+
+from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.parts import area_on_grid, corners
+from geounet.products.product import CloudLayer, CloudRule
+from geounet.products.raster import open_raster
+from geounet.remote import attempt, gdal_path, redact
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    import rasterio
+    from numpy.typing import NDArray
+
+    from geounet.scene import Grid
+    from geounet.tiling import Window
+
+__all__ = ["RULES", "CloudReader", "check_clouds", "cloud_layer", "obscured", "open_clouds"]
+
+RULES: tuple[CloudRule, ...] = get_args(CloudRule)
+"""How a layer's numbers may be read."""
+
+_CLASSES = np.array([3, 8, 9, 10, 11])
+_BITS = {"qa_pixel": 0b111110, "fmask": 0b11111}
+_FILL = {"qa_pixel": 1, "fmask": 255}
+_NAMES: dict[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
+_TOLERANCE = 1e-4
+"""In pixels: where a layer is looked up must not depend on the window that is read."""
+_SAMPLE = 1024
+"""Side in pixels of what is looked at to tell what a layer's numbers mean."""
+
+
+def obscured(
+    values: NDArray[Any], rule: CloudRule, nodata: float | None = None
+) -> NDArray[np.bool_]:
+    """Which pixels a layer calls obscured: bool, of the shape of its numbers.
+
+    Args:
+        values: the layer's numbers.
+        rule: how they are read.
+        nodata: the number with which the layer says nothing.
+    """
+    if rule == "nonzero":
+        hidden: NDArray[np.bool_] = (values != 0) & ~np.isnan(values)
+    elif rule == "scl":
+        hidden = np.isin(values, _CLASSES)
+    else:
+        whole = values.astype(np.int64)
+        hidden = (whole & _BITS[rule] != 0) & (whole != _FILL[rule])
+    if nodata is not None:
+        hidden &= values != nodata
+    return hidden
+
+
+def cloud_layer(path: str | os.PathLike[str], rule: CloudRule | None = None) -> CloudLayer:
+    """A raster as a cloud layer.
+
+    Args:
+        path: path or URI; of several bands the one is taken that is called SCL, QA_PIXEL or Fmask.
+        rule: how its numbers are read; None tells it by the file's or band's name, or by numbers
+            that are all 0 and one other.
+
+    Raises:
+        SceneError: there is no such raster.
+        ConfigError: nothing says which band it is, or what its numbers mean.
+    """
+    uri = gdal_path(str(path))
+    with _opened(uri) as source:
+        texts = [text or "" for text in source.descriptions]
+        named = [i for i, text in enumerate(texts, start=1) if _rule_called(text)]
+        if source.count > 1 and len(named) != 1:
+            raise ConfigError(
+                f"a cloud mask has one band, or one that is called SCL, QA_PIXEL or Fmask; "
+                f"{redact(str(path))} has {source.count}: {', '.join(texts)}."
+            )
+        band = named[0] if named else 1
+        rule = rule or _rule_called(texts[band - 1]) or _rule_called(uri.rsplit("/", 1)[-1])
+        return CloudLayer(uri, band, rule or _rule_of_numbers(source, band, str(path)))
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[rasterio.DatasetReader]:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_raster(uri, redact(uri)))
+        except SceneError as error:
+            raise SceneError(f"a cloud mask must be a raster: {error}") from error
+        yield source
+
+
+def _rule_called(text: str) -> CloudRule | None:
+    return next((rule for name, rule in _NAMES.items() if name in text.lower()), None)
+
+
+def _rule_of_numbers(source: rasterio.DatasetReader, band: int, path: str) -> CloudRule:
+    """``nonzero`` for a layer of 0 and one other number."""
+    shape = (min(source.height, _SAMPLE), min(source.width, _SAMPLE))
+    found = np.unique(source.read(band, out_shape=shape))
+    if source.nodata is not None:
+        found = found[found != source.nodata]
+    if len(found[(found != 0) & ~np.isnan(found)]) <= 1:
+        return "nonzero"
+    raise ConfigError(
+        f"cannot tell what the numbers of {redact(path)} mean: "
+        f"{', '.join(f'{number:g}' for number in found[:8])}{', …' if len(found) > 8 else ''}. "
+        f"Settle it with --cloud-rule: scl (Sentinel-2's classes), qa_pixel (Landsat's bits), "
+        f"fmask (HLS's bits) or nonzero (whatever is not 0)."
+    )
+
+
+def check_clouds(layer: CloudLayer, grid: Grid) -> None:
+    """Check that a layer can be laid onto a scene's grid.
+
+    Raises:
+        SceneError: it lies elsewhere, or one of the two has no CRS and their sizes differ.
+
+    Warns:
+        GeounetWarning: it covers a part of the scene only.
+    """
+    name = f"the cloud mask {redact(layer.uri)}"
+    with _opened(layer.uri) as source:
+        if source.crs is None or grid.crs is None:
+            if source.shape != grid.shape:
+                raise SceneError(
+                    f"{name} and the scene must both have a CRS, or the same size; they have "
+                    f"{source.width} x {source.height} and {grid.width} x {grid.height} pixels."
+                )
+            return
+        extent = shapely.Polygon(corners(source.transform, source.width, source.height))
+        crs = source.crs.to_wkt(version="WKT2_2019")
+    area = area_on_grid(np.array([extent], object), crs, grid, what=name)
+    covered = sum(polygon.area for polygon in area.polygons) / (grid.width * grid.height)
+    if covered < 0.999:
+        warnings.warn(
+            f"{name} covers {covered:.1%} of the scene; elsewhere nothing is taken for obscured.",
+            GeounetWarning,
+            stacklevel=4,
+        )
+
+
+class CloudReader:
+    """An open cloud layer on a scene's pixels. It belongs to the thread that opened it."""
+
+    def __init__(self, layer: CloudLayer, dataset: rasterio.DatasetReader | WarpedVRT) -> None:
+        self._layer = layer
+        self._dataset = dataset
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of a window of the whole grid are obscured: bool [height, width].
+
+        Raises:
+            SceneError: the layer is damaged or went away.
+        """
+        layer = self._layer
+        area = RasterWindow(window.col, window.row, window.width, window.height)
+        try:
+            values = attempt(layer.uri, lambda: self._dataset.read(layer.band, window=area))
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"cannot read the cloud mask {redact(layer.uri)}: {error}. It is truncated or "
+                f"damaged; get it again."
+            ) from error
+        return obscured(values, layer.rule, self._dataset.nodata)
+
+
+@contextmanager
+def open_clouds(layer: CloudLayer, grid: Grid) -> Iterator[CloudReader]:
+    """Open a layer on a scene's whole grid, for one thread."""
+    with ExitStack() as stack:
+        source = stack.enter_context(_opened(layer.uri))
+        same = (source.crs, source.transform, source.shape) == (
+            grid.crs,
+            grid.transform,
+            grid.shape,
+        )
+        if same or source.crs is None or grid.crs is None:
+            yield CloudReader(layer, source)
+            return
+        laid = WarpedVRT(
+            source, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
+            resampling=Resampling.nearest, tolerance=_TOLERANCE,
+        )  # fmt: skip
+        yield CloudReader(layer, stack.enter_context(laid))

@@ -1,0 +1,264 @@
+from dataclasses import replace
+
+import numpy as np
+import pyproj
+import pytest
+from affine import Affine
+
+import geounet.scene
+from geounet.clouds import cloud_layer, obscured
+from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.products import CloudLayer
+from geounet.scene import open_scene
+from geounet.tiling import Window
+
+# -- what the numbers mean -------------------------------------------------------------------------
+
+
+def test_scene_classes():
+    hidden = obscured(np.arange(12, dtype=np.uint8), "scl")
+    assert np.flatnonzero(hidden).tolist() == [3, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        # what USGS's guide calls these numbers of Landsat 8-9
+        (1, False),  # fill
+        (21824, False),  # clear with lows set
+        (21826, True),  # dilated cloud over land
+        (21888, False),  # water with lows set
+        (21890, True),  # dilated cloud over water
+        (22280, True),  # high confidence cloud
+        (23888, True),  # high confidence cloud shadow
+        (23952, True),  # water with cloud shadow
+        (30048, True),  # high confidence snow or ice
+        (54596, True),  # high confidence cirrus
+        (55052, True),  # high confidence cirrus and cloud
+        (0b0000001000000000, False),  # cloud of medium confidence, which sets no flag
+    ],
+)
+def test_landsats_bits(value, hidden):
+    assert obscured(np.array([value], np.uint16), "qa_pixel").tolist() == [hidden]
+
+
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        (0, False),
+        (0b00000001, True),  # cirrus
+        (0b00000010, True),  # cloud
+        (0b00000100, True),  # beside cloud or shadow
+        (0b00001000, True),  # shadow
+        (0b00010000, True),  # snow or ice
+        (0b00100000, False),  # water
+        (0b11000000, False),  # much aerosol
+        (0b11100000, False),
+        (0b11100010, True),
+        (255, False),  # fill
+    ],
+)
+def test_hls_bits(value, hidden):
+    assert obscured(np.array([value], np.uint8), "fmask").tolist() == [hidden]
+
+
+@pytest.mark.parametrize(
+    ("values", "nodata", "hidden"),
+    [
+        (np.array([0, 1, 255], np.uint8), None, [0, 1, 1]),
+        (np.array([0, 1, 255], np.uint8), 255, [0, 1, 0]),
+        (np.array([0, 0.5, np.nan], np.float32), None, [0, 1, 0]),
+        (np.array([False, True]), None, [0, 1]),
+        (np.array([0, 3, -9999], np.int16), -9999, [0, 1, 0]),
+    ],
+)
+def test_whatever_is_not_zero(values, nodata, hidden):
+    assert obscured(values, "nonzero", nodata).tolist() == [bool(h) for h in hidden]
+
+
+def test_nodata_says_nothing_whatever_the_rule():
+    assert obscured(np.array([8, 9], np.uint8), "scl", 8).tolist() == [False, True]
+
+
+# -- which rule ------------------------------------------------------------------------------------
+
+
+def _layer(make_raster, values, name="mask.tif", **options):
+    return make_raster(np.asarray(values, options.pop("dtype", np.uint8))[None], name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "values", "rule"),
+    [
+        ("T29TNE_20230501T112119_SCL_20m.tif", None, [[4, 8]], "scl"),
+        ("scl.tif", None, [[0, 0]], "scl"),
+        ("LC09_L2SP_204032_20230501_02_T1_QA_PIXEL.TIF", None, [[1, 2]], "qa_pixel"),
+        ("HLS.S30.T29TNE.2023121T112119.v2.0.Fmask.tif", None, [[0, 2]], "fmask"),
+        ("clouds.tif", "SCL", [[4, 8]], "scl"),
+        ("clouds.tif", None, [[0, 1]], "nonzero"),
+        ("clouds.tif", None, [[0, 255]], "nonzero"),
+        ("clouds.tif", None, [[0, 0]], "nonzero"),
+        ("clouds.tif", None, [[7, 7]], "nonzero"),
+    ],
+)
+def test_the_rule_is_told_by_name_or_numbers(make_raster, name, description, values, rule):
+    path = _layer(make_raster, values, name, descriptions=(description,))
+    assert cloud_layer(path) == CloudLayer(str(path), 1, rule)
+    assert cloud_layer(path, "fmask").rule == "fmask"
+
+
+def test_numbers_that_may_mean_anything_are_refused(make_raster):
+    path = _layer(make_raster, [[0, 1, 2, 3]], "clouds.tif")
+    with pytest.raises(
+        ConfigError, match=r"clouds.tif mean: 0, 1, 2, 3\. Settle it with --cloud-r"
+    ):
+        cloud_layer(path)
+    assert cloud_layer(path, "nonzero").rule == "nonzero"
+    assert cloud_layer(_layer(make_raster, [[0, 1, 9]], "b.tif", nodata=9)).rule == "nonzero"
+
+
+def test_of_several_bands_the_named_one_is_taken(make_raster):
+    dn = np.ones((3, 2, 2), np.uint8)
+    named = make_raster(dn, "stack.tif", descriptions=("B02", "SCL", "B04"))
+    assert cloud_layer(named) == CloudLayer(str(named), 2, "scl")
+    with pytest.raises(ConfigError, match=r"has one band.*other.tif has 3: a, b, c"):
+        cloud_layer(make_raster(dn, "other.tif", descriptions=("a", "b", "c")))
+
+
+def test_what_is_no_raster_is_refused(tmp_path):
+    with pytest.raises(SceneError, match=r"a cloud mask must be a raster.*no .*none.tif"):
+        cloud_layer(tmp_path / "none.tif")
+
+
+# -- on the scene's pixels -------------------------------------------------------------------------
+
+SHAPE = (90, 120)
+
+
+def _scene(make_raster, **options):
+    dn = np.random.default_rng(1).integers(1, 9000, (3, *SHAPE)).astype(np.uint16)
+    return make_raster(dn, descriptions=("green", "red", "nir"), scale=1e-4, **options)
+
+
+def _hidden(scene, window=None):
+    with scene.open_clouds() as read:
+        return read(window or Window(0, 0, *scene.grid.shape))
+
+
+def _random(shape, seed=2):
+    return (np.random.default_rng(seed).random(shape) < 0.3).astype(np.uint8)
+
+
+def test_a_mask_on_the_scenes_grid(make_raster):
+    values = _random(SHAPE)
+    path, mask = _scene(make_raster), _layer(make_raster, values)
+    scene = open_scene(path, cloud_mask=mask)
+    assert scene.cloud_mask == "mask (nonzero)"
+    assert np.array_equal(_hidden(scene), values == 1)
+    assert np.array_equal(_hidden(scene, Window(7, 11, 20, 30)), values[7:27, 11:41] == 1)
+    part = scene.crop(Window(5, 9, 40, 50))
+    assert np.array_equal(_hidden(part, Window(2, 3, 10, 10)), values[7:17, 12:22] == 1)
+    assert open_scene(path).cloud_mask is None
+    with open_scene(path).open_clouds() as none:
+        assert none is None
+
+
+@pytest.mark.parametrize("factor", [2, 3, 6])
+def test_a_coarser_mask_repeats_its_pixels(make_raster, factor):
+    size = 10.0 * factor
+    values = _random((SHAPE[0] // factor, SHAPE[1] // factor))
+    mask = _layer(make_raster, values, transform=Affine(size, 0, 500_000, 0, -size, 4_400_000))
+    scene = open_scene(_scene(make_raster), cloud_mask=mask)
+    assert np.array_equal(_hidden(scene), np.kron(values, np.ones((factor, factor))) == 1)
+
+
+def test_a_finer_or_shifted_mask_gives_what_lies_at_each_centre(make_raster):
+    """The other mask's pixels of 7 m begin 33 m up and left."""
+    values = _random((200, 200))
+    place = Affine(7, 0, 499_967, 0, -7, 4_400_033)
+    scene = open_scene(_scene(make_raster), cloud_mask=_layer(make_raster, values, transform=place))
+    rows = ((33 + 10 * (np.arange(SHAPE[0]) + 0.5)) // 7).astype(int)
+    cols = ((33 + 10 * (np.arange(SHAPE[1]) + 0.5)) // 7).astype(int)
+    assert np.array_equal(_hidden(scene), values[np.ix_(rows, cols)] == 1)
+
+
+def test_a_mask_in_another_crs(make_raster):
+    path = _scene(make_raster)
+    to_lonlat = pyproj.Transformer.from_crs(32629, 4326, always_xy=True)
+    west, north = to_lonlat.transform(499_900, 4_400_100)
+    values = _random((400, 400))
+    mask = _layer(
+        make_raster, values, crs="EPSG:4326", transform=Affine(5e-5, 0, west, 0, -5e-5, north)
+    )
+    scene = open_scene(path, cloud_mask=mask)
+    col, row = np.meshgrid(np.arange(SHAPE[1]) + 0.5, np.arange(SHAPE[0]) + 0.5)
+    lon, lat = to_lonlat.transform(500_000 + 10 * col, 4_400_000 - 10 * row)
+    expected = values[((north - lat) / 5e-5).astype(int), ((lon - west) / 5e-5).astype(int)] == 1
+    whole = _hidden(scene)
+    assert np.array_equal(whole, expected)
+    strips = [_hidden(scene, Window(top, 0, min(7, 90 - top), 120)) for top in range(0, 90, 7)]
+    assert np.array_equal(np.concatenate(strips), whole)
+
+
+def test_what_a_mask_does_not_cover_is_not_obscured(make_raster):
+    values = np.ones((20, 120), np.uint8)
+    for nodata in (None, 255):
+        mask = _layer(make_raster, values, f"{nodata}.tif", nodata=nodata)
+        with pytest.warns(GeounetWarning, match=r"covers 22.2% of the scene; elsewhere nothing"):
+            scene = open_scene(_scene(make_raster), cloud_mask=mask)
+        assert np.array_equal(_hidden(scene).all(axis=1), np.arange(90) < 20)
+        assert not _hidden(scene)[20:].any()
+
+
+def test_a_mask_elsewhere_is_refused(make_raster):
+    path = _scene(make_raster)
+    far = _layer(make_raster, [[1]], transform=Affine(10, 0, 600_000, 0, -10, 4_400_000))
+    with pytest.raises(
+        SceneError, match=r"the cloud mask .*mask.tif must overlap the scene; it cov"
+    ):
+        open_scene(path, cloud_mask=far)
+
+
+def test_without_a_crs_sizes_must_agree(make_raster):
+    values = _random(SHAPE)
+    mask = _layer(make_raster, values, crs=None, transform=Affine.identity())
+    assert np.array_equal(_hidden(open_scene(_scene(make_raster), cloud_mask=mask)), values == 1)
+    small = _layer(make_raster, values[1:], "small.tif", crs=None, transform=Affine.identity())
+    with pytest.raises(SceneError, match=r"have 120 x 89 and 120 x 90 pixels"):
+        open_scene(_scene(make_raster), cloud_mask=small)
+
+
+def test_the_products_own_layer(make_raster, monkeypatch):
+    path = _scene(make_raster)
+    with pytest.raises(
+        ConfigError, match=r"takes the product's own; .*scene.tif \(raster\) has none"
+    ):
+        open_scene(path, cloud_mask="product")
+    values = np.full(SHAPE, 4)
+    values[3:9] = 9
+    layer = CloudLayer(str(_layer(make_raster, values, "classes.tif")), 1, "scl")
+    found = geounet.scene.find_product(path, resampling="bilinear", wanted=None)
+    monkeypatch.setattr(
+        geounet.scene, "find_product", lambda *_, **__: replace(found, clouds=layer)
+    )
+    scene = open_scene(path, cloud_mask="product")
+    assert np.array_equal(_hidden(scene), values == 9)
+    assert scene.cloud_mask == "classes (scl)"
+    assert open_scene(path).clouds is None
+    told = open_scene(path, cloud_mask="product", cloud_rule="nonzero")
+    assert _hidden(told).all()
+
+
+def test_a_rule_without_a_mask_is_refused(make_raster):
+    with pytest.raises(ConfigError, match=r"--cloud-rule is how --cloud-mask is read"):
+        open_scene(_scene(make_raster), cloud_rule="scl")
+
+
+def test_a_damaged_mask_is_refused(make_raster):
+    values = _random((400, 400))
+    mask = _layer(make_raster, values, transform=Affine(10, 0, 5e5, 0, -10, 4.4e6), compress="lzw")
+    scene = open_scene(_scene(make_raster), cloud_mask=mask)
+    with mask.open("r+b") as file:
+        file.truncate(mask.stat().st_size // 8)
+    with pytest.raises(SceneError, match=r"cloud mask .*mask.tif.*"):
+        _hidden(scene)
