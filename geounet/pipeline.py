@@ -446,8 +446,7 @@ def predict_strips(
                 keep = slice(skip, max(min(bottom - start, scores.shape[1]), skip))
                 valid = row.valid[margin:, margin : margin + job.plan.width]
                 codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
-            if clouds and codes.size:
-                with clock("clouds"):
+                if clouds and codes.size:
                     _hide(codes, level, clouds(Window(start + skip, 0, *codes.shape)))
             if on_progress:
                 on_progress(Progress(done * across, len(indices) * across))
@@ -551,6 +550,13 @@ def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) 
     clock = Clock()
     with clock("total"), staged(job.outputs) as paths:
         outputs, polygons = _write(job, paths, clock, on_progress)
+    if outputs.pixels[NOT_OBSERVED] == sum(outputs.pixels.values()):
+        warnings.warn(
+            f"nothing was observed in {job.scene.uri}: the outputs are valid and empty. If that is "
+            f"wrong, look at its nodata value and mask with geounet info.",
+            GeounetWarning,
+            stacklevel=3,
+        )
     spec = job.model.spec
     return RunResult(
         outputs=job.outputs,

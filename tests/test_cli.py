@@ -93,6 +93,35 @@ def test_parts_of_a_scene(call, network, scene, tmp_path):
     assert record["transform"] == [10, 0, west + 100, 0, -10, north - 50]
 
 
+def test_a_scene_with_nothing_observed_is_a_warning(call, network, make_raster, tmp_path):
+    path = make_raster(
+        np.zeros((3, 90, 70), np.uint16), descriptions=("green", "red", "nir"), scale=1e-4
+    )
+    code, out, err = call(
+        "run", path, "--model", network, "--output", tmp_path / "out", "--shoreline",
+        "--probability", "--quicklook", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert "warning: nothing was observed in" in err
+    record = _strict_json(out)
+    assert record["pixels"]["not observed"] == 6300
+    assert record["polygons"] == 0
+    assert len(record["outputs"]) == 5
+    assert all(os.path.getsize(path) for path in record["outputs"].values())  # noqa: PTH202
+
+
+def test_a_cloud_mask(call, network, scene, make_raster, tmp_path):
+    mask = make_raster(np.full((1, 90, 70), 9, np.uint8), "clouds.tif")
+    common = ("run", scene, "--model", network, "--output", tmp_path / "out", "--json")
+    code, out, _ = call(*common, "--cloud-mask", mask, "--cloud-rule", "scl")
+    assert code == 0
+    assert _strict_json(out)["pixels"]["obscured"] == 6300
+    assert _strict_json(out)["cloud_mask"] == "clouds (scl)"
+    code, _, err = call(*common, "--cloud-mask", "product")
+    assert code
+    assert "takes the product's own" in err
+
+
 def test_parts_that_are_none(call, network, scene, tmp_path):
     common = ("run", scene, "--model", network, "--output", tmp_path / "out")
     for options, message in [

@@ -742,9 +742,60 @@ def test_geojson_without_a_crs_is_refused_before_anything_is_done(make_water, mo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["gpkg", "parquet", "fgb", "geojson"])
+@pytest.mark.parametrize("edges", ["pixel", "contour"])
+def test_an_empty_result_is_valid_in_every_format(make_water, model, tmp_path, kind, edges):
+    path, _ = make_water(40, 30, unobserved=np.ones((40, 30), bool))
+    with pytest.warns(GeounetWarning, match=r"nothing was observed in .*scene.tif"):
+        result = run(
+            path, output=tmp_path / "out", format=kind, edges=edges, shoreline=True,
+            min_area=100, fill_holes=100, simplify=5, to_crs="EPSG:4326",
+        )  # fmt: skip
+    read = geopandas.read_parquet if kind == "parquet" else geopandas.read_file
+    for name in ("polygons", "shoreline"):
+        made = read(result.outputs[name])
+        assert len(made) == 0
+        assert made.crs == "EPSG:4326"
+
+
+def test_a_cloud_mask_hides_what_it_covers(make_water, make_raster, model, tmp_path):
+    """Invariant 4: what is under it is neither water nor land; what was not observed stays so."""
+    unobserved = np.random.default_rng(5).random((70, 50)) < 0.2
+    hidden = np.kron(np.random.default_rng(6).random((14, 10)) < 0.4, np.ones((5, 5))) == 1
+    path, expected = make_water(70, 50, unobserved=unobserved)
+    mask = make_raster(hidden[None].astype(np.uint8), "clouds.tif")
+    expected[hidden & ~unobserved] = 2
+    assert len(np.unique(expected)) == 4
+    result = run(path, output=tmp_path / "out", cloud_mask=str(mask), probability=True)
+    assert np.array_equal(_mask(result), expected)
+    assert result.cloud_mask == result.as_dict()["cloud_mask"] == "clouds (nonzero)"
+    assert result.pixels["obscured"] == (expected == 2).sum()
+    with rasterio.open(result.outputs["mask"]) as file:
+        assert file.tags()["CLOUD_MASK"] == "clouds (nonzero)"
+    with rasterio.open(result.outputs["probability"]) as file:
+        assert np.array_equal(file.read(1) == 255, expected >= 2)
+    polygons = geopandas.read_file(result.outputs["polygons"])
+    assert polygons.area.sum() == pytest.approx(100 * (expected == 1).sum())
+    part = run(path, output=tmp_path / "part", cloud_mask=str(mask), window=(7, 9, 30, 40), tile=16)
+    assert np.array_equal(_mask(part), expected[9:49, 7:37])
+
+
+@pytest.mark.parametrize("edges", ["pixel", "contour"])
+def test_a_scene_under_cloud_has_no_water_and_no_shore(
+    make_water, make_raster, model, tmp_path, edges
+):
+    path, _ = make_water(70, 50)
+    mask = make_raster(np.ones((1, 70, 50), np.uint8), "clouds.tif")
+    result = run(path, output=tmp_path / "out", cloud_mask=str(mask), edges=edges, shoreline=True)
+    assert (_mask(result) == 2).all()
+    assert result.polygons == 0
+    assert len(geopandas.read_file(result.outputs["shoreline"])) == 0
+
+
 def test_a_scene_with_nothing_observed_gives_a_valid_empty_result(make_water, model, tmp_path):
     path, _ = make_water(70, 40, unobserved=np.ones((70, 40), bool))
-    result = run(path, output=tmp_path / "out", probability=True)
+    with pytest.warns(GeounetWarning, match=r"nothing was observed in .*scene.tif"):
+        result = run(path, output=tmp_path / "out", probability=True)
     assert (_mask(result) == 255).all()
     assert result.pixels == {"land": 0, "water": 0, "obscured": 0, "not observed": 2800}
     assert result.area_km2["land"] == 0
