@@ -25,7 +25,7 @@ from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.parts import Area, area_on_grid, read_polygons, window_of_bbox, window_within
 from geounet.products import find_product
 from geounet.products.raster import open_raster
-from geounet.products.reading import read_bands
+from geounet.products.reading import explain_failure, read_bands
 from geounet.radiometry import Radiometry, decide_radiometry
 from geounet.sensors import name_bands
 from geounet.tiling import Window
@@ -354,9 +354,10 @@ class SceneReader:
         try:
             mask = remote.attempt(product.path, read)
         except (RasterioError, OSError) as error:
+            why = explain_failure(error, self._dataset, indexes, place, product.layers)
             raise SceneError(
                 f"cannot read rows {place.row} to {place.row + place.height} of "
-                f"{self._scene.uri}: {error}. The file is truncated or damaged; get it again."
+                f"{self._scene.uri}: {why}. The file is truncated or damaged; get it again."
             ) from error
         valid = observed(out, self._scene.nodata)
         if mask is not None:

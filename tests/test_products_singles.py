@@ -119,6 +119,22 @@ def test_rasters_without_band_names_are_listed(make_single, tmp_path):
         find_product(tmp_path)
 
 
+@pytest.mark.parametrize("harm", ["truncated", "gone"])
+def test_a_band_that_cannot_be_read_is_named(make_single, tmp_path, harm):
+    """The header is whole, so that it shows when pixels are read."""
+    bands = [make_single(f"{b}.tif", shape=(64, 64), scale=1e-4) for b in ("B03", "B04", "B08")]
+    scene = open_scene(tmp_path)
+    if harm == "gone":
+        bands[1].unlink()
+    else:
+        bands[1].write_bytes(bands[1].read_bytes()[:-4000])
+    with (
+        scene.open() as reader,
+        pytest.raises(SceneError, match=r"cannot read .*B04\.tif: .*again"),
+    ):
+        reader.read(Window(0, 0, 64, 64), range(3))
+
+
 # -- archives --------------------------------------------------------------------------------------
 
 

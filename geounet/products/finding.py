@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_product"]
 
-_METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|.*_MTL\.(txt|xml|json)")
+_METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|manifest\.safe|.*_MTL\.(txt|xml|json)")
 
 
 def find_product(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from geounet.remote import redact
 from geounet.resampling import HALO, upsample
 
 if TYPE_CHECKING:
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
     import rasterio
     from numpy.typing import NDArray
 
+    from geounet.products.product import Layer
     from geounet.resampling import Resampling
     from geounet.tiling import Window
 
-__all__ = ["read_bands"]
+__all__ = ["explain_failure", "read_bands"]
 
 
 def read_bands(
@@ -65,6 +68,35 @@ def read_bands(
         else:
             source.read(i + 1, window=area, out=into)
     return out
+
+
+def explain_failure(
+    error: BaseException,
+    source: rasterio.DatasetReader,
+    indexes: Sequence[int],
+    window: Window,
+    layers: Sequence[Layer],
+) -> str:
+    """Why `read_bands` failed: what GDAL said first, and of which of the files.
+
+    Args:
+        error: what was raised.
+        source: the open raster.
+        indexes: bands, 0-based.
+        window: the pixels.
+        layers: the raster's bands in their files; none where it is one file.
+    """
+    reason = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    text = getattr(reason, "errmsg", None) or str(reason)
+    area = RasterWindow(window.col, window.row, window.width, window.height)
+    for i in indexes if layers else ():
+        try:
+            source.read(i + 1, window=area)
+        except (RasterioError, OSError):
+            return redact(f"{layers[i].uri}: {text}")
+    return redact(text)
 
 
 def _own_pixels(
