@@ -33,8 +33,10 @@ from rasterio.windows import Window
 from torch import nn
 
 from geounet import pipeline
-from geounet.model import Model, Segmenter, TorchEngine, load_model
+from geounet.engines.torch_engine import TorchEngine
+from geounet.model import Model, load_model
 from geounet.scene import open_scene
+from geounet.segmenter import Segmenter
 from geounet.tiling import Axis
 from geounet.tiling import Window as Tiles
 

@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import geounet
 from geounet.blending import BlendWindow, StripBlender
+from geounet.engines import EngineChoice, EngineName, choose_engine, open_engine, resolve_device
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
-from geounet.model import Inputs, Model, TorchEngine, load_model, match_bands, resolve_device
+from geounet.model import Inputs, Model, load_model, match_bands
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
 from geounet.products.product import CloudRule  # noqa: TC001 - pydantic looks it up
 from geounet.reading import ahead, read_window_rows
@@ -97,6 +98,8 @@ class RunConfig(BaseModel):
     """Least probability of water."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    engine: EngineChoice = "auto"
+    """``auto``, ``torch``, ``openvino`` or ``openvino-int8``."""
     batch: int | None = Field(default=None, ge=1)
     """Windows predicted at once; None chooses by the device."""
     probability: bool = False
@@ -211,6 +214,7 @@ class Job:
     plan: WindowPlan
     config: RunConfig
     device: str
+    engine: EngineName
 
     @property
     def bands_used(self) -> dict[str, str]:
@@ -261,6 +265,7 @@ class Job:
             "MODEL": f"{spec.name} {spec.version}",
             "MODEL_SHA256": self.model.digest,
             "MODEL_LICENCE": spec.licence,
+            "ENGINE": self.engine,
             "SOURCE": Path(self.scene.uri).name,
             "BANDS": ", ".join(f"{k}={v}" for k, v in self.bands_used.items()),
             "BANDS_MISSING": ", ".join(self.bands_missing),
@@ -291,6 +296,7 @@ class RunResult:
     model: str
     model_sha256: str
     device: str
+    engine: str
     bands: dict[str, str]
     """The model's bands and what filled them."""
     bands_missing: tuple[str, ...]
@@ -340,8 +346,9 @@ def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
             f"Use --format gpkg, parquet or fgb."
         )
     _check_numbers(scene, inputs)
-    device = str(resolve_device(config.device))
-    return Job(scene, model, inputs, plan, config, device)
+    device = resolve_device(config.device)
+    engine = choose_engine(model, device, config.engine)
+    return Job(scene, model, inputs, plan, config, device, engine)
 
 
 def _plan(grid: Grid, model: Model, config: RunConfig) -> WindowPlan:
@@ -426,7 +433,9 @@ def predict_strips(
     indices = job.plan.rows.touching(top, bottom)
     across = len(job.plan.cols.starts)
     margin = job.model.spec.margin
-    engine = TorchEngine(job.model, job.inputs, device=job.device, batch=job.config.batch)
+    engine = open_engine(
+        job.model, job.inputs, device=job.device, engine=job.engine, batch=job.config.batch
+    )
     blender = StripBlender(
         job.plan, engine.channels, job.config.blend, zeros=engine.zeros, asarray=engine.asarray
     )
@@ -566,6 +575,7 @@ def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) 
         model=f"{spec.name} {spec.version}",
         model_sha256=job.model.digest,
         device=job.device,
+        engine=job.engine,
         bands=job.bands_used,
         bands_missing=job.bands_missing,
         radiometry=job.scene.radiometry.decision,

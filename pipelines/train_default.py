@@ -25,12 +25,11 @@ from geounet.model import (
     Architecture,
     ModelSpec,
     Normalisation,
-    Segmenter,
-    build_network,
     default_bands,
     load_model,
     save_model,
 )
+from geounet.segmenter import Segmenter, build_network
 from geounet.sensors import SENSORS, common_name
 from geounet.training.augment import BandPatterns, water_augmentation
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler

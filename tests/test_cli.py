@@ -22,10 +22,10 @@ from geounet.model import (
     InputBand,
     ModelSpec,
     Normalisation,
-    build_network,
     save_model,
     shipped_models,
 )
+from geounet.segmenter import build_network
 
 BANDS = tuple(
     InputBand(name=own, common_name=name, required=True)

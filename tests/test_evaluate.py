@@ -41,17 +41,10 @@ from geounet.evaluate import (
     shore_offsets,
 )
 from geounet.labels import Pair, find_pairs
-from geounet.model import (
-    Architecture,
-    Model,
-    ModelSpec,
-    Normalisation,
-    build_network,
-    default_bands,
-    save_model,
-)
+from geounet.model import Architecture, Model, ModelSpec, Normalisation, default_bands, save_model
 from geounet.pipeline import predict_mask
 from geounet.scene import Grid, open_scene
+from geounet.segmenter import build_network
 
 UTM = CRS.from_epsg(32631)
 TEN_METRES = Affine(10, 0, 500_000, 0, -10, 5_000_000)

@@ -11,27 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from geounet.errors import ConfigError, ModelError, OutputError, SceneError
+from geounet.errors import ModelError, OutputError, SceneError
 from geounet.model import (
     Architecture,
     InputBand,
-    Inputs,
-    Model,
     ModelSpec,
     Normalisation,
-    Segmenter,
-    TorchEngine,
-    build_network,
     default_bands,
     load_model,
     match_bands,
-    resolve_device,
     save_model,
     shipped_models,
 )
 from geounet.radiometry import Radiometry
+from geounet.segmenter import Segmenter, build_network
 from geounet.sensors import SENSORS
-from geounet.tiling import Axis
 
 SMALL = Architecture(decoder="unet2015", options={"features": [2], "padded": True, "dropout": 0.0})
 GRN = (
@@ -478,133 +472,6 @@ def test_networks_of_segmentation_models_pytorch(tmp_path, decoder, encoder, opt
     observed = torch.ones(1, 1, 64, 64, dtype=torch.bool)
     with torch.inference_mode():
         assert model.network(*inputs, observed).shape == (1, 3, 64, 64)
-
-
-# -- the engine ------------------------------------------------------------------------------------
-
-
-class _Count(nn.Module):
-    """Logits (0, x of the first band); counts what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.batches = []
-
-    def forward(self, x):
-        self.batches.append(tuple(x.shape))
-        self.grad = torch.is_grad_enabled()
-        self.channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        return torch.cat([torch.zeros_like(x[:, :1]), x[:, :1]], dim=1)
-
-
-def _engine(batch=None, **changes):
-    spec = _spec(normalisation=Normalisation(mean=(0,) * 4, std=(1,) * 4), **changes)
-    body = _Count()
-    inputs = Inputs((0, 1, 2), (0, 1, 2, 0), (1.0, 1.0, 1.0, 0.0), (0.0,) * 4)
-    model = Model(spec, Segmenter(body, spec.normalisation), "test")
-    return TorchEngine(model, inputs, device="cpu", batch=batch), body
-
-
-def _row(height=8, width=20):
-    dn = np.random.default_rng(5).uniform(0.1, 0.9, (3, height, width)).astype(np.float32)
-    return dn, np.ones((height, width), bool)
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_a_row_of_windows_is_predicted_in_batches(batch):
-    engine, body = _engine(batch)
-    dn, observed = _row()
-    cols = Axis(20, 8, 2)
-    made = list(engine.predict(dn, observed, cols))
-    assert [i for i, _ in made] == [0, 1, 2]
-    assert [shape[0] for shape in body.batches] == [
-        min(batch, 3 - first) for first in range(0, 3, batch)
-    ]
-    assert body.channels_last
-    assert not body.grad
-    for (_, scores), start in zip(made, cols.starts, strict=True):
-        green = dn[0, :, start : start + 8]
-        np.testing.assert_allclose(scores[1], green / (1 + green), rtol=1e-5)
-        np.testing.assert_allclose(scores.sum(0), 1, rtol=1e-6)
-
-
-def test_windows_with_nothing_observed_are_not_predicted():
-    engine, body = _engine(batch=1)
-    dn, observed = _row()
-    observed[:, :8] = False
-    assert [i for i, _ in engine.predict(dn, observed, Axis(20, 8, 2))] == [1, 2]
-    observed[:] = False
-    assert list(engine.predict(dn, observed, Axis(20, 8, 2))) == []
-    assert len(body.batches) == 2
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "float64"])
-def test_small_windows_are_padded_to_what_the_network_takes(dtype):
-    engine, body = _engine(tile_multiple=32)
-    dn = np.ones((3, 5, 7), dtype)
-    ((_, scores),) = engine.predict(dn, np.ones((5, 7), bool), Axis(7, 7, 0))
-    assert body.batches == [(1, 4, 32, 32)]
-    assert scores.shape == (2, 5, 7)
-
-
-def test_temperature_divides_the_logits():
-    dn, observed = _row()
-    warm, _ = _engine(temperature=2.0)
-    ((_, scores), *_) = warm.predict(dn, observed, Axis(20, 8, 2))
-    root = np.sqrt(dn[0, :, :8])  # exp(log(green) / 2)
-    np.testing.assert_allclose(scores[1], root / (1 + root), rtol=1e-5)
-
-
-def _decide(scores, observed, threshold=0.5, **changes):
-    """What the engine decides of one row of pixels, and that it decides the same on a card."""
-    engine, _ = _engine(**changes)
-    row, seen = np.array(scores, np.float32)[:, None], np.array([observed])
-    made = engine.decide(row, seen, threshold)
-    on_card = engine._decide(torch.from_numpy(row), seen, engine._spec.classes, threshold)
-    assert all(np.array_equal(a, b) for a, b in zip(made, on_card, strict=True))
-    return made
-
-
-def test_decide():
-    """Invariant 4: land, water and not observed are three answers."""
-    water = [0.0, 0.49, 0.5, 0.51, 1.0, 1.0, 0.0]
-    scores = [[1 - w for w in water], water]
-    codes, level = _decide(scores, [True] * 5 + [False] * 2)
-    assert codes.dtype == level.dtype == np.uint8
-    assert codes.tolist() == [[0, 0, 1, 1, 1, 255, 255]]
-    assert level.tolist() == [[0, 122, 125, 128, 250, 255, 255]]
-
-
-def test_the_threshold_moves_the_line():
-    scores = [[0.7, 0.4], [0.3, 0.6]]
-    assert _decide(scores, [True, True], 0.25)[0].tolist() == [[1, 1]]
-    assert _decide(scores, [True, True], 0.75)[0].tolist() == [[0, 0]]
-
-
-def test_an_obscured_class_has_a_code_of_its_own():
-    """Invariant 4: clouds and shadows are neither land nor water."""
-    scores = [[0.1, 0.1, 0.3, 0.0], [0.6, 0.1, 0.4, 0.0], [0.3, 0.8, 0.3, 1.0]]
-    order = ("water", "land", "obscured")
-    codes, level = _decide(scores, [True] * 4, classes=order)
-    assert codes.tolist() == [[0, 2, 0, 2]]
-    assert level.tolist() == [[round(250 / 7), 125, round(250 * 3 / 7), 0]]
-
-
-# -- devices ---------------------------------------------------------------------------------------
-
-
-def test_devices():
-    assert resolve_device("cpu") == torch.device("cpu")
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    if not torch.backends.mps.is_available():
-        assert resolve_device("auto").type == best
-
-
-@pytest.mark.parametrize("name", ["tpu9", "cuda:99", "", "meta:x", "CPU 1"])
-def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(ConfigError, match=r"--device must be auto, cpu, cuda.*got '.*'") as caught:
-        resolve_device(name)
-    assert "\n" not in str(caught.value)
 
 
 # -- the model that ships --------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from geounet.model import (
     Architecture,
     ModelSpec,
     Normalisation,
-    build_network,
     default_bands,
     load_model,
     save_model,
 )
 from geounet.networks import UNet, unet_geometry
+from geounet.segmenter import build_network
 
 
 def test_the_papers_sizes_from_572_to_388():

@@ -38,10 +38,12 @@ import geounet
 from geounet import pipeline
 from geounet import scene as scene_module
 from geounet.blending import StripBlender
+from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
-from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation, Segmenter
+from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
 from geounet.pipeline import RunConfig, predict_mask, predict_strips, run
 from geounet.scene import SceneReader, Tile, open_scene
+from geounet.segmenter import Segmenter
 from geounet.staging import check_free
 
 BANDS = tuple(
@@ -418,13 +420,13 @@ def test_tensors_do_not_grow_with_the_scenes_height(fake, monkeypatch):
     """Invariant 1: torch's memory is not traced, so the largest tensor is watched instead."""
     sizes = []
     for name in ("zeros", "asarray"):
-        made = getattr(pipeline.TorchEngine, name)
+        made = getattr(TorchEngine, name)
 
         def spy(self, what, made=made):
             sizes.append(np.size(made(self, what)))
             return made(self, what)
 
-        monkeypatch.setattr(pipeline.TorchEngine, name, spy)
+        monkeypatch.setattr(TorchEngine, name, spy)
     largest = []
     for height in (100, 1600):
         sizes.clear()

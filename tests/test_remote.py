@@ -18,14 +18,8 @@ from serving import FileServer, serving
 import geounet
 from geounet import SceneError, remote
 from geounet.cli import main
-from geounet.model import (
-    Architecture,
-    InputBand,
-    ModelSpec,
-    Normalisation,
-    build_network,
-    save_model,
-)
+from geounet.model import Architecture, InputBand, ModelSpec, Normalisation, save_model
+from geounet.segmenter import build_network
 from geounet.tiling import Window
 
 if TYPE_CHECKING:

@@ -21,14 +21,7 @@ from geounet.cli import app
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.evaluate import METRICS, Settings, baselines, compare
 from geounet.labels import Pair
-from geounet.model import (
-    Architecture,
-    ModelSpec,
-    Normalisation,
-    build_network,
-    default_bands,
-    save_model,
-)
+from geounet.model import Architecture, ModelSpec, Normalisation, default_bands, save_model
 from geounet.report import (
     _figure,
     composite,
@@ -38,6 +31,7 @@ from geounet.report import (
     quicklook,
 )
 from geounet.scene import open_scene
+from geounet.segmenter import build_network
 
 PROFILE = {
     "driver": "GTiff",

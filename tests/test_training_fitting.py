@@ -19,14 +19,8 @@ from matplotlib import image
 
 import geounet
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
-from geounet.model import (
-    InputBand,
-    ModelSpec,
-    Normalisation,
-    build_network,
-    load_model,
-    save_model,
-)
+from geounet.model import InputBand, ModelSpec, Normalisation, load_model, save_model
+from geounet.segmenter import build_network
 from geounet.training import TrainConfig, fitting, gathering, judging, train
 
 pytestmark = [

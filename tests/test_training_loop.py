@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from geounet.errors import ConfigError, ModelError
-from geounet.model import Architecture, ModelSpec, Normalisation, build_network, default_bands
+from geounet.model import Architecture, ModelSpec, Normalisation, default_bands
+from geounet.segmenter import build_network
 from geounet.training.augment import Dihedral
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.loop import LoopConfig, Trainer

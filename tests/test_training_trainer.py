@@ -10,8 +10,9 @@ import torch.multiprocessing as mp
 from torch import distributed, nn
 
 from geounet.errors import ConfigError, ModelError, OutputError
-from geounet.model import Normalisation, Segmenter
+from geounet.model import Normalisation
 from geounet.networks import UNet
+from geounet.segmenter import Segmenter
 from geounet.training.augment import Dihedral
 from geounet.training.dataset import Batch
 from geounet.training.loop import (

@@ -25,15 +25,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
+from geounet.engines import resolve_device
 from geounet.errors import ConfigError, GeounetWarning
-from geounet.model import (
-    ModelSpec,
-    Segmenter,
-    build_network,
-    load_model,
-    resolve_device,
-    save_model,
-)
+from geounet.model import ModelSpec, load_model, save_model
+from geounet.segmenter import Segmenter, build_network
 from geounet.sensors import SENSORS
 from geounet.training.augment import Dihedral, Sequential, spectral_augmentations
 from geounet.training.dataset import WindowSampler
@@ -136,7 +131,7 @@ def train(
             the batch; the last checkpoint is kept), or the checkpoint is of another network.
         OutputError: an output cannot be written.
     """
-    device = resolve_device(config.device)
+    device = torch.device(resolve_device(config.device))
     try:
         with _joined_processes(device) as device:
             return _train(config, device, on_progress)

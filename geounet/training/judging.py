@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geounet.model import ModelSpec, Segmenter
+    from geounet.model import ModelSpec
+    from geounet.segmenter import Segmenter
     from geounet.training.config import TrainConfig
     from geounet.training.gathering import Data
     from geounet.training.loop import Loss

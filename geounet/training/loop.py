@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from geounet.errors import ConfigError, ModelError, OutputError
-from geounet.model import Segmenter
+from geounet.segmenter import Segmenter
 from geounet.training.augment import Augmentation
 from geounet.training.dataset import Batch
 

@@ -1,0 +1,25 @@
+"""Engines: what runs a model's network over windows, behind one protocol.
+
+`open_engine` picks one. PyTorch runs every network on every device; OpenVINO runs networks on the
+CPU, and the quantized form of those that have one.
+"""
+
+from __future__ import annotations
+
+from geounet.engines.base import Engine
+from geounet.engines.choice import (
+    EngineChoice,
+    EngineName,
+    choose_engine,
+    open_engine,
+    resolve_device,
+)
+
+__all__ = [
+    "Engine",
+    "EngineChoice",
+    "EngineName",
+    "choose_engine",
+    "open_engine",
+    "resolve_device",
+]

@@ -1,0 +1,231 @@
+"""The engine that runs a model in OpenVINO on the CPU. The only importer of openvino.
+
+    dn, observed ─ take ─ reflectance ─ ln ─ normalise ─ [ the network ] ─ softmax ─ probabilities
+    as stored     └────────────── geounet's, the same for every network ──────────┘
+
+The network comes from the quantized file beside the model, or is converted from PyTorch. What is
+around it is made for the scene's bands, so that stored integers go in as they were read.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from geounet.deciding import decide
+from geounet.engines.base import not_numbers, padding
+from geounet.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from geounet.model import Model
+    from geounet.spec import Inputs, ModelSpec
+    from geounet.tiling import Axis
+
+__all__ = ["DIGEST_KEY", "OpenVinoEngine", "convert_network"]
+
+DIGEST_KEY = ["geounet", "model_sha256"]
+"""Where a quantized network's file says which model file it was made from."""
+
+_STREAMS = 4
+"""Windows in flight at most by default: more would cost memory, and a window keeps cores busy."""
+
+
+def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model:
+    """A model's network in OpenVINO: normalised bands in, logits out.
+
+    Args:
+        model: the model.
+        height: rows of the network's input; -1 leaves them open.
+        width: columns of the network's input; -1 leaves them open.
+
+    Raises:
+        ModelError: OpenVINO cannot convert it.
+    """
+    import torch  # noqa: PLC0415 - only where there is no quantized file
+
+    shape = (1, len(model.spec.bands), height, width)
+    side = model.spec.tile + 2 * model.spec.margin
+    example = torch.zeros([side if n < 0 else n for n in shape])
+    body = model.network.to("cpu").body.to(memory_format=torch.contiguous_format).eval()
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter(
+                "ignore"
+            )  # the tracer's: on conditions that a fixed shape settles
+            made = ov.convert_model(body, example_input=example, input=[shape])
+    except Exception as error:  # its many own types share no other parent
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"OpenVINO cannot convert the network of {model.spec.name} "
+            f"({model.spec.architecture.decoder}): {reason}. Use --engine torch."
+        ) from error
+    return made
+
+
+def _read_quantized(path: Path, model: Model, height: int, width: int) -> ov.Model:
+    """The quantized network for inputs of a size, if it was made from this very model file."""
+    try:
+        made = ov.Core().read_model(path)
+        digest = made.get_rt_info(DIGEST_KEY).astype(str) if made.has_rt_info(DIGEST_KEY) else ""
+        made.reshape([1, len(model.spec.bands), height, width])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"not a whole quantized network: {path}: {reason}. Use --engine torch."
+        ) from error
+    if digest != model.digest:
+        raise ModelError(
+            f"{path} must be made from the model file {model.digest}; it says "
+            f"{digest or 'nothing'}. Make it anew, or use --engine torch."
+        )
+    return made
+
+
+def _surround(network: ov.Model, spec: ModelSpec, inputs: Inputs, dtype: np.dtype[Any]) -> ov.Model:
+    """Put what turns stored numbers into the network's input before it, and a softmax after it."""
+    height, width = list(network.input(0).shape)[2:]
+    dn = ops.parameter([1, len(inputs.read), height, width], ov.Type(dtype), name="dn")
+    seen = ops.parameter([1, 1, height, width], ov.Type.boolean, name="observed")
+
+    def column(values: tuple[float, ...]) -> NDArray[np.float32]:
+        return np.asarray(values, np.float32).reshape(1, -1, 1, 1)
+
+    norm, present = spec.normalisation, column(inputs.gain) != 0
+    x = ops.convert(ops.gather(dn, np.asarray(inputs.take), np.int64(1)), "f32")
+    x = ops.add(ops.multiply(x, column(inputs.gain)), column(inputs.bias))
+    x = ops.log(ops.maximum(x, np.float32(norm.floor)))
+    x = ops.divide(ops.subtract(x, column(norm.mean)), column(norm.std))
+    x = ops.select(ops.logical_and(seen, present), x, np.float32(0))
+    for target in network.input(0).get_target_inputs():
+        target.replace_source_output(x.output(0))
+    logits = network.output(0).get_node().input_value(0)
+    scores = ops.softmax(ops.divide(logits, np.float32(spec.temperature)), 1)
+    return ov.Model([scores], [dn, seen], spec.name)
+
+
+class OpenVinoEngine:
+    """Runs a model in OpenVINO on the CPU; scores are numpy arrays.
+
+    Windows are predicted side by side, each by its share of the cores: cores kept busy by windows
+    of their own wait less for each other than those that share one.
+
+    Args:
+        model: the model.
+        inputs: how the scene's bands fill the model's.
+        quantized: run the quantized network beside the model file; False converts the network and
+            runs it in float32.
+        batch: windows predicted at once; None takes one a core, and four at most.
+    """
+
+    def __init__(
+        self, model: Model, inputs: Inputs, *, quantized: bool = False, batch: int | None = None
+    ) -> None:
+        self.batch = batch or min(_cores(), _STREAMS)
+        self._model = model
+        self._spec = model.spec
+        self._inputs = inputs
+        self._file = model.quantized if quantized else None
+        self._compiled: dict[tuple[Any, ...], ov.CompiledModel] = {}
+
+    @property
+    def channels(self) -> int:
+        """Channels of the scores: one a class."""
+        return len(self._spec.classes)
+
+    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """A float32 array of zeros."""
+        return np.zeros(shape, np.float32)
+
+    def asarray(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array itself."""
+        return array
+
+    def predict(
+        self, dn: NDArray[Any], observed: NDArray[np.bool_], cols: Axis
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Class probabilities of one row of windows: see `Engine`."""
+        frame = 2 * self._spec.margin
+        if dn.dtype not in (np.uint8, np.int16, np.uint16, np.int32, np.float32):
+            dn = dn.astype(np.float32)
+        size = (dn.shape[1] - frame, cols.tile)
+        spans = [slice(start, start + cols.tile + frame) for start in cols.starts]
+        wanted = iter([i for i, span in enumerate(spans) if observed[:, span].any()])
+        compiled = self._compile(dn.dtype, size)
+        running: deque[tuple[int, ov.InferRequest]] = deque()
+
+        def start(request: ov.InferRequest) -> None:
+            for i in islice(wanted, 1):
+                _fill(request, dn[:, :, spans[i]], observed[:, spans[i]])
+                request.start_async()
+                running.append((i, request))
+
+        for _ in range(self.batch + 1):  # one more than run at once, so that none waits for us
+            start(compiled.create_infer_request())
+        try:
+            while running:
+                index, request = running.popleft()
+                request.wait()
+                scores = request.get_output_tensor(0).data[0, :, : size[0], : size[1]].copy()
+                start(request)
+                yield index, scores
+        finally:  # where nobody wants the rest
+            for _, request in running:
+                request.wait()
+
+    def _compile(self, dtype: np.dtype[Any], size: tuple[int, int]) -> ov.CompiledModel:
+        """The network for windows of one size, made at the first of them."""
+        key = (dtype, size)
+        if key not in self._compiled:
+            pad, frame = padding(self._spec, *size), 2 * self._spec.margin
+            shape = (size[0] + pad[0] + frame, size[1] + pad[1] + frame)
+            network = (
+                _read_quantized(self._file, self._model, *shape)
+                if self._file
+                else convert_network(self._model, *shape)
+            )
+            whole = _surround(network, self._spec, self._inputs, dtype)
+            settings = {
+                "NUM_STREAMS": self.batch,
+                "INFERENCE_NUM_THREADS": _cores(),
+                "INFERENCE_PRECISION_HINT": "f32",  # not bfloat16 where the processor has it
+            }
+            self._compiled[key] = ov.Core().compile_model(whole, "CPU", settings)
+        return self._compiled[key]
+
+    def decide(
+        self, scores: NDArray[np.float32], observed: NDArray[np.bool_], threshold: float = 0.5
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Mask codes and water probability of finished rows: see `Engine`."""
+        try:
+            return decide(scores, observed, self._spec.classes, threshold)
+        except FloatingPointError as error:
+            raise not_numbers(self._spec, "cpu") from error
+
+
+def _fill(request: ov.InferRequest, dn: NDArray[Any], observed: NDArray[np.bool_]) -> None:
+    """Put a window into a request's own memory; what is beyond the window is not observed."""
+    height, width = observed.shape
+    numbers, seen = (request.get_input_tensor(i).data for i in range(2))
+    numbers[0, :, :height, :width] = dn
+    seen[...] = False
+    seen[0, 0, :height, :width] = observed
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1

@@ -1,0 +1,147 @@
+"""The engine that runs a model in PyTorch, on any device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geounet.deciding import decide
+from geounet.engines.base import not_numbers, padding
+from geounet.engines.choice import resolve_device
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from geounet.model import Model
+    from geounet.spec import Inputs
+    from geounet.tiling import Axis
+
+__all__ = ["TorchEngine"]
+
+
+def _portable(dn: NDArray[Any]) -> NDArray[Any]:
+    """Stored numbers in a type that torch can move and index on every device.
+
+    It can't do so with unsigned ones of 16 bits: their bits travel as signed ones.
+    """
+    if dn.dtype == np.uint16:
+        return dn.view(np.int16)
+    if dn.dtype in (np.uint8, np.int16, np.int32, np.float32):
+        return dn
+    return dn.astype(np.float32)
+
+
+class TorchEngine:
+    """Runs a model in PyTorch on one device; scores stay there until rows are finished.
+
+    Args:
+        model: the model.
+        inputs: how the scene's bands fill the model's.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        batch: windows predicted at once; None chooses by the device.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        *,
+        device: str = "auto",
+        batch: int | None = None,
+    ) -> None:
+        self.device = torch.device(resolve_device(device))
+        self.batch = batch or (2 if self.device.type == "cpu" else 16)
+        self._spec = model.spec
+        network = model.network.to(self.device).to(memory_format=torch.channels_last)
+        self._network = network.eval()
+        self._take = torch.tensor(inputs.take, device=self.device)
+        self._gain = torch.tensor([inputs.gain], device=self.device, dtype=torch.float32)
+        self._bias = torch.tensor([inputs.bias], device=self.device, dtype=torch.float32)
+        self._half = torch.float16 if self.device.type == "cuda" else None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the scores: one a class."""
+        return len(self._spec.classes)
+
+    @property
+    def _on_cpu(self) -> bool:
+        """Scores are then numpy arrays: blending and deciding take a tenth of torch's time."""
+        return self.device.type == "cpu"
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Float32 zeros: a numpy array on the CPU, else a tensor on the device."""
+        return (
+            np.zeros(shape, np.float32) if self._on_cpu else torch.zeros(shape, device=self.device)
+        )
+
+    def asarray(self, array: NDArray[Any]) -> Any:
+        """A numpy array as what `zeros` makes."""
+        return array if self._on_cpu else self._tensor(array)
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    @torch.inference_mode()
+    def predict(
+        self, dn: NDArray[Any], observed: NDArray[np.bool_], cols: Axis
+    ) -> Iterator[tuple[int, Any]]:
+        """Class probabilities of one row of windows: see `Engine`."""
+        seen, rows = self._tensor(observed), self._tensor(_portable(dn))
+        spec, frame = self._spec, 2 * self._spec.margin
+        size = (dn.shape[1] - frame, cols.tile)
+        pad = padding(spec, *size)
+        spans = [slice(start, start + cols.tile + frame) for start in cols.starts]
+        wanted = [i for i, span in enumerate(spans) if observed[:, span].any()]
+        for first in range(0, len(wanted), self.batch):
+            group = wanted[first : first + self.batch]
+            x = torch.stack([rows[:, :, spans[i]] for i in group])
+            m = torch.stack([seen[None, :, spans[i]] for i in group])
+            if any(pad):
+                x = nn.functional.pad(x, (0, pad[1], 0, pad[0]))
+                m = nn.functional.pad(m, (0, pad[1], 0, pad[0]))
+            x = x[:, self._take]
+            if dn.dtype == np.uint16:
+                x = x.int() & 0xFFFF
+            scores = self._probabilities(x, m)[:, :, : size[0], : size[1]]
+            yield from zip(group, scores.numpy() if self._on_cpu else scores, strict=True)
+
+    def _probabilities(self, dn: Tensor, observed: Tensor) -> Tensor:
+        x = self._network.normalise(dn, self._gain, self._bias, observed)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
+            logits = self._network.body(x)
+        return torch.softmax(logits.float() / self._spec.temperature, dim=1)
+
+    @torch.inference_mode()
+    def decide(
+        self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Mask codes and water probability of finished rows: see `Engine`."""
+        decided = decide if self._on_cpu else self._decide
+        try:
+            return decided(scores, observed, self._spec.classes, threshold)
+        except FloatingPointError as error:
+            raise not_numbers(self._spec, str(self.device)) from error
+
+    def _decide(
+        self, scores: Tensor, observed: NDArray[np.bool_], classes: Sequence[str], threshold: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """`decide` on a card."""
+        if not torch.isfinite(scores).all():
+            raise FloatingPointError
+        place = {name: scores[i] for i, name in enumerate(classes)}
+        water = place["water"] / (place["water"] + place["land"]).clamp(min=1e-6)
+        codes = (water >= threshold).to(torch.uint8)
+        if "obscured" in place:
+            codes[place["obscured"] > 0.5] = 2
+        unseen = ~self._tensor(observed)
+        codes[unseen] = 255
+        level = (water * 250).round().to(torch.uint8)
+        level[unseen] = 255
+        return codes.cpu().numpy(), level.cpu().numpy()

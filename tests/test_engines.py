@@ -1,0 +1,391 @@
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from torch import nn
+
+from geounet.engines import choice, choose_engine, open_engine, resolve_device
+from geounet.engines.openvino_engine import DIGEST_KEY, OpenVinoEngine, convert_network
+from geounet.engines.torch_engine import TorchEngine
+from geounet.errors import ConfigError, ModelError
+from geounet.model import (
+    Architecture,
+    InputBand,
+    Inputs,
+    Model,
+    ModelSpec,
+    Normalisation,
+    load_model,
+    quantized_path,
+    save_model,
+)
+from geounet.segmenter import Segmenter, build_network
+from geounet.tiling import Axis
+
+SMALL = Architecture(decoder="unet2015", options={"features": [2], "padded": True, "dropout": 0.0})
+BANDS = tuple(
+    InputBand(name=own, common_name=name)
+    for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir"), ("B11", "swir16")]
+)
+ENGINES = ("torch", "openvino")
+
+
+def _spec(**changes):
+    base = {
+        "name": "small",
+        "architecture": SMALL,
+        "bands": BANDS,
+        "classes": ("land", "water"),
+        "normalisation": Normalisation(mean=(-2.0,) * 4, std=(0.5,) * 4),
+        "tile": 32,
+        "overlap": 8,
+        "tile_multiple": 2,
+    }
+    return ModelSpec(**(base | changes))
+
+
+# -- PyTorch ---------------------------------------------------------------------------------------
+
+
+class _Count(nn.Module):
+    """Logits (0, x of the first band); counts what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, x):
+        self.batches.append(tuple(x.shape))
+        self.grad = torch.is_grad_enabled()
+        self.channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        return torch.cat([torch.zeros_like(x[:, :1]), x[:, :1]], dim=1)
+
+
+def _engine(batch=None, **changes):
+    spec = _spec(normalisation=Normalisation(mean=(0,) * 4, std=(1,) * 4), **changes)
+    body = _Count()
+    inputs = Inputs((0, 1, 2), (0, 1, 2, 0), (1.0, 1.0, 1.0, 0.0), (0.0,) * 4)
+    model = Model(spec, Segmenter(body, spec.normalisation), "test")
+    return TorchEngine(model, inputs, device="cpu", batch=batch), body
+
+
+def _row(height=8, width=20):
+    dn = np.random.default_rng(5).uniform(0.1, 0.9, (3, height, width)).astype(np.float32)
+    return dn, np.ones((height, width), bool)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_a_row_of_windows_is_predicted_in_batches(batch):
+    engine, body = _engine(batch)
+    dn, observed = _row()
+    cols = Axis(20, 8, 2)
+    made = list(engine.predict(dn, observed, cols))
+    assert [i for i, _ in made] == [0, 1, 2]
+    assert [shape[0] for shape in body.batches] == [
+        min(batch, 3 - first) for first in range(0, 3, batch)
+    ]
+    assert body.channels_last
+    assert not body.grad
+    for (_, scores), start in zip(made, cols.starts, strict=True):
+        green = dn[0, :, start : start + 8]
+        np.testing.assert_allclose(scores[1], green / (1 + green), rtol=1e-5)
+        np.testing.assert_allclose(scores.sum(0), 1, rtol=1e-6)
+
+
+def test_windows_with_nothing_observed_are_not_predicted():
+    engine, body = _engine(batch=1)
+    dn, observed = _row()
+    observed[:, :8] = False
+    assert [i for i, _ in engine.predict(dn, observed, Axis(20, 8, 2))] == [1, 2]
+    observed[:] = False
+    assert list(engine.predict(dn, observed, Axis(20, 8, 2))) == []
+    assert len(body.batches) == 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "float64"])
+def test_small_windows_are_padded_to_what_the_network_takes(dtype):
+    engine, body = _engine(tile_multiple=32)
+    dn = np.ones((3, 5, 7), dtype)
+    ((_, scores),) = engine.predict(dn, np.ones((5, 7), bool), Axis(7, 7, 0))
+    assert body.batches == [(1, 4, 32, 32)]
+    assert scores.shape == (2, 5, 7)
+
+
+def test_temperature_divides_the_logits():
+    dn, observed = _row()
+    warm, _ = _engine(temperature=2.0)
+    ((_, scores), *_) = warm.predict(dn, observed, Axis(20, 8, 2))
+    root = np.sqrt(dn[0, :, :8])  # exp(log(green) / 2)
+    np.testing.assert_allclose(scores[1], root / (1 + root), rtol=1e-5)
+
+
+def _decide(scores, observed, threshold=0.5, **changes):
+    """What the engine decides of one row of pixels, and that it decides the same on a card."""
+    engine, _ = _engine(**changes)
+    row, seen = np.array(scores, np.float32)[:, None], np.array([observed])
+    made = engine.decide(row, seen, threshold)
+    on_card = engine._decide(torch.from_numpy(row), seen, engine._spec.classes, threshold)
+    assert all(np.array_equal(a, b) for a, b in zip(made, on_card, strict=True))
+    return made
+
+
+def test_decide():
+    """Invariant 4: land, water and not observed are three answers."""
+    water = [0.0, 0.49, 0.5, 0.51, 1.0, 1.0, 0.0]
+    scores = [[1 - w for w in water], water]
+    codes, level = _decide(scores, [True] * 5 + [False] * 2)
+    assert codes.dtype == level.dtype == np.uint8
+    assert codes.tolist() == [[0, 0, 1, 1, 1, 255, 255]]
+    assert level.tolist() == [[0, 122, 125, 128, 250, 255, 255]]
+
+
+def test_the_threshold_moves_the_line():
+    scores = [[0.7, 0.4], [0.3, 0.6]]
+    assert _decide(scores, [True, True], 0.25)[0].tolist() == [[1, 1]]
+    assert _decide(scores, [True, True], 0.75)[0].tolist() == [[0, 0]]
+
+
+def test_an_obscured_class_has_a_code_of_its_own():
+    """Invariant 4: clouds and shadows are neither land nor water."""
+    scores = [[0.1, 0.1, 0.3, 0.0], [0.6, 0.1, 0.4, 0.0], [0.3, 0.8, 0.3, 1.0]]
+    order = ("water", "land", "obscured")
+    codes, level = _decide(scores, [True] * 4, classes=order)
+    assert codes.tolist() == [[0, 2, 0, 2]]
+    assert level.tolist() == [[round(250 / 7), 125, round(250 * 3 / 7), 0]]
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+def test_devices():
+    assert resolve_device("cpu") == "cpu"
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.backends.mps.is_available():
+        assert resolve_device("auto") == best
+
+
+@pytest.mark.parametrize("name", ["tpu9", "cuda:99", "", "meta:x", "CPU 1"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(ConfigError, match=r"--device must be auto, cpu, cuda.*got '.*'") as caught:
+        resolve_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_torch_is_not_asked_for_a_card_where_there_is_no_driver(monkeypatch):
+    monkeypatch.setattr(choice, "_may_have_a_card", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert resolve_device("auto") == "cpu"
+
+
+# -- OpenVINO --------------------------------------------------------------------------------------
+
+UNPADDED = {
+    "architecture": Architecture(
+        decoder="unet2015", options={"features": [3, 4], "padded": False, "up": "resize"}
+    ),
+    "tile_multiple": 4,
+    "tile_remainder": 2,
+    "margin": 23,
+}
+SMP = {"architecture": Architecture(decoder="Linknet", encoder="resnet18"), "tile_multiple": 32}
+THREE = {"classes": ("water", "obscured", "land"), "temperature": 1.7}
+MATCHED = Inputs((5, 2, 7), (0, 1, 2, 0), (2e-4, 1e-4, 3e-4, 0.0), (-0.1, 0.0, 0.02, 0.0))
+
+
+def _model(**changes):
+    torch.manual_seed(4)
+    spec = _spec(**changes)
+    return Model(spec, build_network(spec).eval(), "test")
+
+
+def _scene(height, width, dtype="uint16"):
+    """Numbers as stored, a good part of them not observed; NaN there where there can be."""
+    random = np.random.default_rng(8)
+    observed = random.random((height, width)) < 0.8
+    dn = random.integers(0, 250 if dtype == "uint8" else 9000, (3, height, width)).astype(dtype)
+    if dtype.startswith("float"):
+        dn[:, ~observed] = np.nan
+    return dn, observed
+
+
+def _scores(engine, dn, observed, cols):
+    indices, scores = zip(*engine.predict(dn, observed, cols), strict=True)
+    return indices, np.stack(scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "height", "cols"),
+    [
+        ({}, 32, Axis(76, 32, 8)),
+        (THREE, 17, Axis(30, 29, 0)),  # padded to an even side
+        (UNPADDED, 6, Axis(16, 10, 3)),
+        (UNPADDED, 5, Axis(9, 9, 0)),
+        (SMP, 32, Axis(50, 40, 10)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_openvino_gives_what_torch_gives(changes, height, cols, dtype):
+    """With a missing band, offsets, unobserved pixels, odd sizes, margins: within 1e-5."""
+    model = _model(**changes)
+    frame = 2 * model.spec.margin
+    dn, observed = _scene(height + frame, cols.size + frame, dtype)
+    expected, made = (
+        _scores(open_engine(model, MATCHED, device="cpu", engine=e), dn, observed, cols)
+        for e in ENGINES
+    )
+    assert made[0] == expected[0] == tuple(range(len(cols.starts)))
+    assert made[1].dtype == np.float32
+    assert made[1].shape == (len(cols.starts), len(model.spec.classes), height, cols.tile)
+    assert np.ptp(made[1]) > 0.01
+    np.testing.assert_allclose(made[1], expected[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float64"])
+def test_openvino_takes_numbers_of_every_type(dtype):
+    model, cols = _model(), Axis(40, 32, 8)
+    dn, observed = _scene(32, 40, dtype)
+    dn[0, :5] = 60000 if dtype.startswith("u") and dtype != "uint8" else 100
+    expected, made = (
+        _scores(open_engine(model, MATCHED, device="cpu", engine=e), dn, observed, cols)[1]
+        for e in ENGINES
+    )
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_openvino_does_not_depend_on_the_batch(batch):
+    model, cols = _model(), Axis(200, 32, 8)
+    dn, observed = _scene(32, 200)
+    observed[:, 60:160] = False  # some windows are left out
+    one = _scores(OpenVinoEngine(model, MATCHED, batch=1), dn, observed, cols)
+    many = _scores(OpenVinoEngine(model, MATCHED, batch=batch), dn, observed, cols)
+    assert many[0] == one[0] == (0, 1, 2, 6, 7)
+    assert np.array_equal(many[1], one[1])
+
+
+def test_openvino_can_be_stopped_in_the_middle_and_used_again():
+    model, cols = _model(), Axis(200, 32, 8)
+    dn, observed = _scene(32, 200)
+    engine = OpenVinoEngine(model, MATCHED, batch=2)
+    windows = engine.predict(dn, observed, cols)
+    _, first = next(windows)
+    windows.close()
+    assert np.array_equal(_scores(engine, dn, observed, cols)[1][0], first)
+    observed[:] = False
+    assert list(engine.predict(dn, observed, cols)) == []
+
+
+def test_openvino_refuses_scores_that_are_no_numbers():
+    engine = OpenVinoEngine(_model(), MATCHED)
+    with pytest.raises(ModelError, match="small gave NaN or infinity on cpu"):
+        engine.decide(np.full((2, 1, 3), np.nan, np.float32), np.ones((1, 3), bool))
+
+
+class _Unconvertible(nn.Module):
+    def forward(self, x):
+        return torch.linalg.eigvals(x[..., :4, :4]).real
+
+
+def test_a_network_that_does_not_convert_is_named():
+    spec = _spec()
+    model = Model(spec, Segmenter(_Unconvertible(), spec.normalisation), "test")
+    engine = OpenVinoEngine(model, MATCHED)
+    with pytest.raises(ModelError, match=r"cannot convert the network of small.*--engine torch"):
+        list(engine.predict(*_scene(32, 32), Axis(32, 32, 0)))
+
+
+# -- the quantized file ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def twins(tmp_path):
+    """A model file, and beside it a network that stands for its quantized form: all land."""
+    model = _model()
+    save_model(tmp_path / "m.safetensors", model.spec, model.network)
+    model = load_model(tmp_path / "m.safetensors")
+    with torch.no_grad():
+        model.network.body.head.weight.zero_()
+        model.network.body.head.bias.copy_(torch.tensor([20.0, -20.0]))
+    network = convert_network(model)
+    network.set_rt_info(model.digest, DIGEST_KEY)
+    ov.save_model(network, quantized_path(tmp_path / "m.safetensors", model.digest))
+    return tmp_path / "m.safetensors"
+
+
+def _first(model, engine):
+    return next(
+        open_engine(model, MATCHED, engine=engine).predict(*_scene(32, 32), Axis(32, 32, 0))
+    )
+
+
+def test_the_quantized_file_beside_a_model_serves_on_the_cpu(twins):
+    model = load_model(twins)
+    assert choose_engine(model, "cpu") == "openvino-int8"
+    assert choose_engine(model, "cuda") == "torch"
+    assert _first(model, "openvino-int8")[1][0].min() == 1
+    assert _first(model, "openvino")[1][0].min() < 1
+
+
+def test_torch_is_not_loaded_where_the_quantized_file_serves(twins):
+    code = (
+        "import sys\n"
+        "from geounet.engines import open_engine\n"
+        "from geounet.model import Inputs, load_model\n"
+        "open_engine(load_model(sys.argv[1]), Inputs((), (), (), ()), device='cpu')\n"
+        "assert 'openvino' in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(twins)], check=True, timeout=120)
+
+
+def test_a_quantized_file_of_another_model_is_not_taken(twins):
+    old = load_model(twins).quantized
+    assert old.name == f"m.int8-{hashlib.sha256(twins.read_bytes()).hexdigest()[:12]}.xml"
+    save_model(twins, _spec(version="2"), load_model(twins).network)
+    model = load_model(twins)
+    assert choose_engine(model, "cpu") == "torch"
+    with pytest.raises(ConfigError, match=f"made from this very model file.*{model.digest[:12]}"):
+        choose_engine(model, "cpu", "openvino-int8")
+    for suffix in (".xml", ".bin"):  # under a name that lies
+        new = quantized_path(twins, model.digest).with_suffix(suffix)
+        old.with_suffix(suffix).rename(new)
+    with pytest.raises(ModelError, match=f"must be made from the model file {model.digest}"):
+        _first(model, "openvino-int8")
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_damaged_quantized_file_is_refused(twins, suffix):
+    model = load_model(twins)
+    file = model.quantized.with_suffix(suffix)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"not a whole quantized network.*--engine torch"):
+        _first(model, "openvino-int8")
+
+
+# -- choosing --------------------------------------------------------------------------------------
+
+
+def test_without_openvino_torch_serves(twins, monkeypatch):
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    model = load_model(twins)
+    assert choose_engine(model, "cpu") == "torch"
+    assert isinstance(open_engine(model, MATCHED, device="cpu"), TorchEngine)
+    for engine in ("openvino", "openvino-int8"):
+        with pytest.raises(ConfigError, match=f"--engine {engine} needs OpenVINO.*pip install"):
+            choose_engine(model, "cpu", engine)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+@pytest.mark.parametrize("engine", ["openvino", "openvino-int8"])
+def test_openvino_is_for_the_cpu(device, engine):
+    with pytest.raises(ConfigError, match=f"{engine} runs on the CPU; got --device {device}"):
+        choose_engine(_model(), device, engine)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_model_without_a_quantized_file_runs_in_torch(device):
+    assert choose_engine(_model(), device) == "torch"
+    assert choose_engine(_model(), device, "torch") == "torch"
