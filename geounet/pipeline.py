@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import geounet
 from geounet.blending import BlendWindow, StripBlender
 from geounet.engines import EngineChoice, EngineName, choose_engine, open_engine, resolve_device
-from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.errors import ConfigError, GeounetWarning
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
 from geounet.model import Inputs, Model, load_model, match_bands
 from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
@@ -68,6 +68,8 @@ class RunConfig(BaseModel):
     """Folder of the outputs; made if it is not there."""
     bands: tuple[str, ...] | None = None
     """Names of all bands in file order; None finds them out."""
+    sensor: str | None = None
+    """Which sensor the scene is from, a key of `sensors.SENSORS`; None finds it out."""
     scale: float | None = Field(default=None, gt=0)
     """Reflectance per stored number; None finds it out."""
     offset: float | None = None
@@ -153,6 +155,7 @@ class RunConfig(BaseModel):
         return open_scene(
             uri,
             bands=self.bands,
+            sensor=self.sensor,
             scale=self.scale,
             offset=self.offset,
             nodata=self.nodata,
@@ -345,7 +348,8 @@ def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
             f"GeoJSON is in WGS 84 (RFC 7946) and {scene.uri} has no CRS. "
             f"Use --format gpkg, parquet or fgb."
         )
-    _check_numbers(scene, inputs)
+    scene = scene.checked(inputs.read)
+    inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     device = resolve_device(config.device)
     engine = choose_engine(model, device, config.engine)
     return Job(scene, model, inputs, plan, config, device, engine)
@@ -365,49 +369,6 @@ def _plan(grid: Grid, model: Model, config: RunConfig) -> WindowPlan:
         )
     overlap = min(spec.overlap, tile // 4) if config.overlap is None else config.overlap
     return WindowPlan(grid.height, grid.width, tile, overlap)
-
-
-def _check_numbers(scene: Scene, inputs: Inputs) -> None:
-    """Look at nine places of a scene whose radiometry was assumed: does it look like reflectance?
-
-    Raises:
-        SceneError: the numbers can't be reflectance under that assumption.
-    """
-    if not scene.radiometry.assumed:
-        return
-    values = _sample(scene, inputs)
-    if not values.size:
-        return
-    middle = float(np.median(values))
-    if not 0.0 < middle < 2.0:
-        raise SceneError(
-            f"reflectance must lie between 0 and about 1.5; {scene.uri} has a median of "
-            f"{middle:.4g} if {scene.radiometry.reason}. Give --scale (0.0001 for reflectance x "
-            f"10000) and --offset."
-        )
-    darkest = float(np.percentile(values, 0.5))
-    if scene.dtype.startswith(("uint", "int")) and 0.095 <= darkest <= 0.13:
-        warnings.warn(
-            f"the darkest pixels of {scene.uri} are near {darkest:.3f}: it may be a Sentinel-2 "
-            f"product of processing baseline 04.00 or later, with 1000 still added to its "
-            f"numbers. If so, give --offset -0.1.",
-            GeounetWarning,
-            stacklevel=4,
-        )
-
-
-def _sample(scene: Scene, inputs: Inputs, size: int = 256) -> NDArray[np.float32]:
-    """Observed reflectance of the bands used at nine places of the scene, as one flat array."""
-    names = [scene.bands[i] for i in inputs.read]
-    height, width = (min(size, side) for side in scene.grid.shape)
-    rows = {int(r) for r in np.linspace(0, scene.grid.height - height, 3)}
-    cols = {int(c) for c in np.linspace(0, scene.grid.width - width, 3)}
-    parts = [
-        scene.reflectance(names, Window(row, col, height, width)) for row in rows for col in cols
-    ]
-    values = np.concatenate([part.ravel() for part in parts])
-    seen: NDArray[np.float32] = values[~np.isnan(values)]
-    return seen
 
 
 def predict_strips(

@@ -26,8 +26,8 @@ from geounet.parts import Area, area_on_grid, read_polygons, window_of_bbox, win
 from geounet.products import find_product
 from geounet.products.raster import open_raster
 from geounet.products.reading import explain_failure, read_bands
-from geounet.radiometry import Radiometry, decide_radiometry
-from geounet.sensors import name_bands
+from geounet.radiometry import Radiometry, check_radiometry, decide_radiometry
+from geounet.sensors import check_sensor, is_reflective, name_bands
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
@@ -285,6 +285,42 @@ class Scene:
         )
         return np.where(tile.valid, tile.dn.astype(np.float32) * scale + offset, np.float32("nan"))
 
+    def checked(self, indexes: Sequence[int] | None = None) -> Scene:
+        """Look at pixels: the scene with the radiometry that they bear out.
+
+        Args:
+            indexes: bands to look at, 0-based in file order; None for all that hold reflectance.
+
+        Raises:
+            SceneError: the pixels contradict the radiometry, or do not settle what is disputed
+                (`check_radiometry`); or they cannot be read.
+
+        Warns:
+            GeounetWarning: another reading is taken for what the pixels say, or may be right.
+        """
+        indexes = range(len(self.bands)) if indexes is None else indexes
+        bands = {i: self.bands[i] for i in indexes if is_reflective(self.bands[i])}
+        if not bands:
+            return self
+        samples, evidence = self.sample(tuple(bands)), self.product.evidence
+        try:
+            radiometry = check_radiometry(self.radiometry, evidence, samples, bands)
+        except SceneError as error:
+            raise SceneError(f"{self.uri}: {error}") from error
+        for text in radiometry.warnings:
+            warnings.warn(f"{self.uri}: {text}", GeounetWarning, stacklevel=3)
+        return replace(self, radiometry=radiometry)
+
+    def sample(self, indexes: Sequence[int], size: int = 256) -> NDArray[Any]:
+        """Stored numbers of the observed pixels at nine places of the scene: [bands, n]."""
+        height, width = (min(size, side) for side in self.grid.shape)
+        rows = {int(r) for r in np.linspace(0, self.grid.height - height, 3)}
+        cols = {int(c) for c in np.linspace(0, self.grid.width - width, 3)}
+        with self.open() as reader:
+            windows = (Window(row, col, height, width) for row in sorted(rows) for col in cols)
+            tiles = [reader.read(window, indexes) for window in windows]
+        return np.concatenate([tile.dn[:, tile.valid] for tile in tiles], axis=1)
+
 
 class SceneReader:
     """An open scene. It belongs to the thread that opened it and is never pickled."""
@@ -405,6 +441,7 @@ def open_scene(
     uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     bands: Sequence[str] | None = None,
+    sensor: str | None = None,
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
@@ -424,6 +461,7 @@ def open_scene(
             file (Sentinel-2, Landsat Collection 2, HLS); a pattern or list of single-band files.
         bands: names of all bands in file order, for a file that does not name them or names them
             wrongly; ``-`` for one to leave out.
+        sensor: a key of `sensors.SENSORS`, where the scene does not say, or says wrongly.
         scale: reflectance per stored number, for all bands; None takes it from the file.
         offset: reflectance at stored number 0, for all bands; None takes it from the file.
         nodata: stored number that means "not observed"; None takes it from the file.
@@ -445,13 +483,14 @@ def open_scene(
         ConfigError: an argument breaks a rule.
 
     Warns:
-        GeounetWarning: the file has no CRS, or nothing in it says how its numbers become
-            reflectance.
+        GeounetWarning: the file has no CRS, nothing in it says how its numbers become
+            reflectance, or what it says contradicts itself or what was told.
     """
-    product = find_product(uri, resampling=resampling, wanted=wanted)
+    found = find_product(uri, resampling=resampling, wanted=wanted)
+    product = _of_sensor(found, sensor, settled=sensor or bands)
     uri = product.uri
     with open_raster(product.path, uri) as source:
-        names = _name_bands(source, product.names, bands)
+        names = _name_bands(source, product, bands)
         scene = Scene(
             uri=uri,
             product=product,
@@ -513,16 +552,32 @@ def _part_of(
     return scene if geometry is None else scene.clip(*read_polygons(geometry))
 
 
+def _of_sensor(product: Product, told: str | None, *, settled: object) -> Product:
+    """The product with the sensor that was told, if one was.
+
+    Raises:
+        SceneError: what there is speaks of different sensors, and nothing was told.
+        ConfigError: the sensor is not known.
+    """
+    if product.evidence.conflict and not settled:
+        raise SceneError(product.evidence.conflict)
+    if told is None:
+        return product
+    sensor = check_sensor(told)
+    return replace(product, sensor=sensor, evidence=replace(product.evidence, sensor=sensor))
+
+
 def _name_bands(
-    source: rasterio.DatasetReader, own: Sequence[str | None], told: Sequence[str] | None
+    source: rasterio.DatasetReader, product: Product, told: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Names of all bands; an alpha band is no band of the sensor and goes by ``-``."""
     alpha = [kind.name == "alpha" for kind in source.colorinterp]
     if told is not None:
-        named = zip(name_bands(source.count, told=told), alpha, strict=True)
+        found = name_bands(source.count, told=told, sensor=product.sensor)
+        named = zip(found, alpha, strict=True)
         return tuple("-" if is_alpha else name for name, is_alpha in named)
-    texts = [t for t, is_alpha in zip(own, alpha, strict=True) if not is_alpha]
-    names = iter(name_bands(len(texts), texts))
+    texts = [t for t, is_alpha in zip(product.names, alpha, strict=True) if not is_alpha]
+    names = iter(name_bands(len(texts), texts, sensor=product.sensor))
     return tuple("-" if is_alpha else next(names) for is_alpha in alpha)
 
 
@@ -541,3 +596,5 @@ def _warn_of_assumptions(scene: Scene) -> None:
             GeounetWarning,
             stacklevel=3,
         )
+    for text in scene.radiometry.warnings:
+        warnings.warn(f"{scene.uri}: {text}", GeounetWarning, stacklevel=3)

@@ -71,6 +71,14 @@ Bands = Annotated[
         show_default="found out",
     ),
 ]
+SensorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sensor",
+        help="Which sensor it is from: sentinel-2-l2a, landsat-8, hls-l30, ...",
+        show_default="found out",
+    ),
+]
 Scale = Annotated[
     float | None,
     typer.Option(help="Reflectance per stored number.", show_default="found out"),

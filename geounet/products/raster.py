@@ -13,7 +13,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geounet import remote
 from geounet.errors import SceneError
 from geounet.products.product import Product
-from geounet.radiometry import Evidence, state_bands
+from geounet.radiometry import Evidence, state_bands, state_tags
+from geounet.sensors import find_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +64,13 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
     """
     uri = uri or path
     path = remote.gdal_path(path)
+    shown = remote.redact(uri) if remote.is_remote(uri) else uri
     with open_raster(path, uri) as source:
+        tags = source.tags()
+        found = find_sensor(name=Path(shown).name, tags=tags, bands=source.descriptions)
         return Product(
             kind="raster",
-            uri=remote.redact(uri) if remote.is_remote(uri) else uri,
+            uri=shown,
             path=path,
             stem=remote.stem(uri) if remote.is_remote(uri) else Path(uri).stem,
             names=source.descriptions,
@@ -74,6 +78,14 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
                 dtype=source.dtypes[0],
                 count=source.count,
                 bands=state_bands("band metadata", source.scales, source.offsets),
+                tags=state_tags(tags, source.count),
+                sensor=found.sensor,
+                level=found.level,
+                baseline=found.baseline,
+                collection=found.collection,
+                conflict=found.conflict,
             ),
+            sensor=found.sensor,
+            level=found.level,
             nodata=source.nodata,
         )

@@ -101,7 +101,7 @@ def find_sentinel2(
         _check_whole(bundle, file)
     layers = [Layer(bundle.gdal(file.name), 1, file.band) for file in chosen]
     stacked = stack(layers, nodata=0)
-    sensor = f"sentinel-2-{facts.level.lower()}" if facts.level else None
+    sensor = f"sentinel-2-{facts.level.lower()}" if facts.level else "sentinel-2"
     return Product(
         kind="sentinel-2",
         uri=bundle.uri,

@@ -17,7 +17,7 @@ from geounet.errors import SceneError
 from geounet.products.product import CloudLayer, Layer, Product
 from geounet.products.stacking import stack
 from geounet.radiometry import Evidence, Statement, state_bands
-from geounet.sensors import common_name
+from geounet.sensors import common_name, find_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,6 +113,7 @@ def find_singles(
     deciding = [x.name for x in layers if wanted is None or common_name(x.name) in wanted]
     stacked = stack(layers, wanted=deciding)
     first = PurePosixPath(named[layers[0].name][0]).name
+    found = find_sensor(name=first, bands=[layer.name for layer in layers])
     return Product(
         kind="bands",
         uri=bundle.uri,
@@ -123,10 +124,17 @@ def find_singles(
             dtype=stacked.dtype,
             count=len(stacked.layers),
             bands=state_bands("band metadata", stacked.scales, stacked.offsets),
+            sensor=found.sensor,
+            level=found.level,
+            baseline=found.baseline,
+            collection=found.collection,
+            conflict=found.conflict,
         ),
         layers=stacked.layers,
         factors=stacked.factors,
         resampling=resampling,
+        sensor=found.sensor,
+        level=found.level,
         acquired=_one_day(first),
         nodata=stacked.nodata,
         block=stacked.block,

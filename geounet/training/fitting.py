@@ -266,7 +266,7 @@ def _augmentation(config: TrainConfig, spec: ModelSpec) -> Augmentation:
 
 
 def _wavelengths(spec: ModelSpec) -> tuple[float, ...]:
-    known = {b.common_name: b.centre for sensor in SENSORS.values() for b in sensor.bands}
+    known = {b.common_name: b.centre for s in reversed([*SENSORS.values()]) for b in s.bands}
     return tuple(known[band.common_name] for band in spec.bands)
 
 
