@@ -2,6 +2,8 @@ import pickle
 import shutil
 import threading
 import warnings
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pyproj
@@ -14,7 +16,7 @@ from rasterio.crs import CRS
 import geounet
 from geounet import scene as scene_module
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.scene import Grid, observed, open_scene
+from geounet.scene import Grid, Scene, observed, open_scene
 from geounet.tiling import Window
 
 GRN = ("green", "red", "nir")
@@ -466,3 +468,75 @@ def test_a_file_that_goes_away(make_raster):
     path.unlink()
     with pytest.raises(SceneError, match="there is no"):
         _read(scene)
+
+
+# -- sensor and radiometry -------------------------------------------------------------------------
+
+
+def test_bands_that_several_sensors_have_are_settled_by_the_sensor(make_raster):
+    """B1 to B7 of Landsat were once read as Sentinel-2's."""
+    path = make_raster(_numbers(8, 8, 7), descriptions=[f"B{i}" for i in range(1, 8)], scale=1e-4)
+    with pytest.raises(SceneError, match=r"may be those of .*--sensor"):
+        open_scene(path)
+    scene = open_scene(path, sensor="landsat-8")
+    assert scene.bands == ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
+    assert scene.product.sensor == scene.product.evidence.sensor == "landsat-8"
+    assert open_scene(path, sensor="landsat-5").bands[3:5] == ("nir08", "swir16")
+    with pytest.raises(ConfigError, match=r"--sensor must be one of .*got spot-5"):
+        open_scene(path, sensor="spot-5")
+
+
+def test_what_speaks_of_two_sensors_is_refused_until_one_is_told(make_raster):
+    name = "LC08_L2SP_017051_20151205_20200908_02_T1.tif"
+    path = make_raster(_numbers(), name=name, descriptions=("B03", "B04", "B8A"), scale=1e-4)
+    with pytest.raises(SceneError, match="landsat-8, which has no band B8A"):
+        open_scene(path)
+    assert open_scene(path, sensor="sentinel-2").bands == ("green", "red", "nir08")
+    assert open_scene(path, bands=("green", "red", "nir")).bands == ("green", "red", "nir")
+
+
+def test_a_name_with_its_baseline_is_evidence(make_raster):
+    name = "S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454.tif"
+    scene = open_scene(make_raster(_numbers(), name=name, descriptions=("B03", "B04", "B08")))
+    assert scene.radiometry.offset == (-0.1,) * 3
+    assert scene.radiometry.reason == "scale and offset from the processing baseline 04.00"
+    assert (scene.product.sensor, scene.product.level) == ("sentinel-2-l2a", "L2A")
+
+
+def test_pixels_that_settle_the_radiometry_are_read_at_nine_places_by_one_reader(
+    make_raster, monkeypatch
+):
+    """The archive took the 1000 out, and the name says that it is in."""
+    name = "S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454.tif"
+    numbers = np.random.default_rng(3).integers(20, 3000, (3, 900, 800)).astype(np.uint16)
+    path = make_raster(numbers, name=name, descriptions=("B03", "B04", "B08"))
+    scene, opened, seen = open_scene(path), [], []
+    really = Scene.open
+
+    @contextmanager
+    def spied(self):
+        opened.append(self)
+        with really(self) as reader:
+            read = reader.read
+            monkeypatch.setattr(reader, "read", lambda w, *rest: seen.append(w) or read(w, *rest))
+            yield reader
+
+    monkeypatch.setattr(Scene, "open", spied)
+    with pytest.warns(GeounetWarning, match=r"below zero.*scale 0.0001, offset 0 is taken instead"):
+        checked = scene.checked()
+    assert checked.radiometry.offset == (0.0,) * 3
+    assert replace(checked, radiometry=scene.radiometry) == scene
+    assert len(opened) == 1
+    assert {(w.row, w.col) for w in seen} == {(r, c) for r in (0, 322, 644) for c in (0, 272, 544)}
+
+
+def test_a_refusal_by_pixels_names_the_scene(make_raster):
+    numbers = np.full((3, 40, 40), 40_000, np.uint16)
+    scene = open_scene(make_raster(numbers, descriptions=GRN, scale=1e-4))
+    with pytest.raises(SceneError, match=r"scene\.tif: reflectance must lie .* median is 4"):
+        scene.checked()
+
+
+def test_what_holds_no_reflectance_is_not_looked_at(make_raster):
+    scene = open_scene(make_raster(_numbers(8, 8, 4), descriptions=(*GRN, "QA"), scale=1e-4))
+    assert scene.checked((3,)) is scene
