@@ -130,6 +130,15 @@ def test_each_band_comes_from_its_finest_file(whole_safe, method):
     assert np.array_equal(tile.valid, np.indices((120, 144))[0] >= 12)
 
 
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+def test_a_part_holds_the_numbers_of_the_whole(whole_safe, method):
+    """Its edges lie inside coarse pixels; what lies around them is looked at all the same."""
+    whole = open_scene(whole_safe, resampling=method).reflectance(["coastal", "swir16"])
+    part = open_scene(whole_safe, resampling=method, window=(31, 7, 40, 55))
+    found = part.reflectance(["coastal", "swir16"])
+    assert np.array_equal(found, whole[:, 7:62, 31:71], equal_nan=True)
+
+
 def test_the_wanted_bands_decide_the_grid(whole_safe):
     product = find_product(whole_safe, wanted=["swir16", "rededge071"])
     assert set(product.factors) == {1, 3}

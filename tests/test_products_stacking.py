@@ -181,3 +181,13 @@ def test_a_mask_of_the_files_own_is_kept(make_layer):
     layer = make_layer("a", 10, _numbers(5, 5), mask=seen)
     with rasterio.open(stack([layer]).path) as source:
         assert np.array_equal(source.read_masks(1), seen)
+
+
+def test_blocks_are_those_of_the_finest_bands(make_layer):
+    """What is read at once is whole rows of the files' blocks, not of the virtual dataset's."""
+    tiled = {"tiled": True, "blockxsize": 32, "blockysize": 16}
+    layers = [
+        make_layer("fine", 10, _numbers(96, 96), **tiled),
+        make_layer("coarse", 20, _numbers(48, 48), tiled=True, blockxsize=64, blockysize=64),
+    ]
+    assert stack(layers).block == (16, 32)
