@@ -102,13 +102,41 @@ def _interpolate(
         values[missing] = 0
     fine = _expand(values, _kernels(factor, method), halo)
     if any_missing:
-        near = _touch(missing, _kernels(factor, method), halo)
-        trim = slice(halo - 1, values.shape[0] - halo + 1), slice(halo - 1, dn.shape[1] - halo + 1)
-        fine = np.where(near, _among_present(values[trim], missing[trim], factor), fine)
+        _mend(fine, values, missing, factor, method)
     _store(fine, nodata, out)
     if any_missing:
         inner = slice(halo, dn.shape[0] - halo), slice(halo, dn.shape[1] - halo)
         np.copyto(out, _repeat(dn[inner], factor), where=_repeat(missing[inner], factor))
+
+
+def _mend(
+    fine: NDArray[np.float32],
+    values: NDArray[np.float32],
+    missing: NDArray[np.bool_],
+    factor: int,
+    method: Resampling,
+) -> None:
+    """Weigh again what missing pixels had a share in; only the columns where there is any."""
+    halo = HALO[method]
+    near = _dilate(missing, halo) & ~missing[halo:-halo, halo:-halo]
+    columns = np.flatnonzero(near.any(axis=0))
+    if not columns.size:
+        return
+    first, stop = int(columns[0]), int(columns[-1]) + 1
+    values, missing = values[:, first : stop + 2 * halo], missing[:, first : stop + 2 * halo]
+    touched = _touch(missing, _kernels(factor, method), halo)
+    trim = slice(halo - 1, values.shape[0] - halo + 1), slice(halo - 1, values.shape[1] - halo + 1)
+    part = fine[:, first * factor : stop * factor]
+    np.copyto(part, _among_present(values[trim], missing[trim], factor), where=touched)
+
+
+def _dilate(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Pixels within reach of one that is true, along both axes; smaller by `reach` on each side."""
+    for _ in range(2):
+        count = mask.shape[0] - 2 * reach
+        shifted = [mask[i : i + count] for i in range(2 * reach + 1)]
+        mask = np.logical_or.reduce(shifted).T
+    return mask
 
 
 def _among_present(
