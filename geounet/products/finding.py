@@ -14,6 +14,7 @@ from geounet.products.landsat import find_landsat
 from geounet.products.raster import raster_product
 from geounet.products.sentinel2 import find_sentinel2
 from geounet.products.singles import RASTERS, find_hls, find_singles
+from geounet.products.stac import find_stac
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +37,8 @@ def find_product(
     """Look at what a path or URI is, without reading pixels.
 
     Args:
-        uri: a raster; a product's folder, archive or metadata file; a pattern (``LC08*_B*.TIF``)
-            or list of single-band files.
+        uri: a raster; a STAC item; a product's folder, archive or metadata file; a pattern
+            (``LC08*_B*.TIF``) or list of single-band files.
         resampling: how bands of coarser pixels come onto the finest grid.
         wanted: common names of the bands that decide what the finest grid is; None for all that
             the kind of product is used with.
@@ -47,7 +48,8 @@ def find_product(
     """
     bundle = _bundle(uri)
     if isinstance(bundle, str):
-        return raster_product(bundle)
+        described = find_stac(bundle, resampling=resampling, wanted=wanted)
+        return described or raster_product(bundle)
     found = (
         find_sentinel2(bundle, resampling=resampling, wanted=wanted)
         or find_landsat(bundle, resampling=resampling)
