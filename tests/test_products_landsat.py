@@ -13,6 +13,7 @@ import rasterio
 
 from geounet.errors import SceneError
 from geounet.products import find_product
+from geounet.scene import open_scene
 
 SURFACE = "LC08_L2SP_017051_20151205_20200908_02_T1"
 TOP = "LE07_L1TP_017051_20101205_20200908_02_T1"
@@ -102,6 +103,29 @@ def test_top_of_the_atmosphere_needs_the_sun(landsat):
     assert stated.scale == pytest.approx((2e-05 / light,) * 3)
     assert stated.offset == pytest.approx((-0.1 / light,) * 3)
     assert product.evidence.sun_elevation == SUN
+
+
+@pytest.mark.parametrize(
+    ("scene", "bands", "names"),
+    [
+        (SURFACE, ("SR_B3", "SR_B4", "SR_B5"), ("green", "red", "nir08")),
+        (TOP, ("B2", "B3", "B4"), ("green", "red", "nir08")),
+    ],
+)
+def test_bands_go_by_the_satellite(landsat, scene, bands, names):
+    """B3 is green on Landsat 8 and red on Landsat 7."""
+    found = open_scene(landsat(scene, bands))
+    assert found.bands == names
+    expected = 9000 * 2.75e-05 - 0.2 if scene == SURFACE else (9000 * 2e-05 - 0.1) / 0.5
+    assert found.reflectance(["green"])[0, 0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_scene_taken_at_night_is_refused(landsat):
+    folder = landsat(TOP, ("B2", "B3", "B4"))
+    path = folder / f"{TOP}_MTL.txt"
+    path.write_text(path.read_text().replace(f"SUN_ELEVATION = {SUN}", "SUN_ELEVATION = -5.0"))
+    with pytest.raises(SceneError, match="sun above the horizon"):
+        find_product(folder)
 
 
 def test_a_tar_as_downloaded(landsat, tmp_path):

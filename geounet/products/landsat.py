@@ -72,6 +72,7 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
             product=_statement(groups, stacked, level, source),
             sensor=f"landsat-{satellite}",
             level=level,
+            collection=2,
             sun_elevation=sun,
         ),
         layers=stacked.layers,
@@ -114,9 +115,14 @@ def _statement(groups: Groups, stacked: Stack, level: str, source: str) -> State
     if any(value is None for value in (*scales, *offsets)):
         return None
     sun = None if surface else _number(groups, "IMAGE_ATTRIBUTES", "SUN_ELEVATION")
-    if not surface and not (sun and sun > 0):
+    if not surface and sun is None:
         return None
-    light = math.sin(math.radians(sun)) if sun else 1.0
+    if sun is not None and not 0 < sun <= 90:
+        raise SceneError(
+            f"reflectance needs the sun above the horizon; {source} says SUN_ELEVATION {sun:g}. "
+            f"Use a scene taken by day."
+        )
+    light = math.sin(math.radians(sun)) if sun is not None else 1.0
     return Statement(
         source + (f", sun {sun:.1f} degrees above the horizon" if sun else ""),
         tuple(value / light for value in scales if value is not None),

@@ -110,10 +110,12 @@ def find_singles(
             f"{', '.join(names[:4])}. Give one scene's files."
         )
     layers = [Layer(bundle.gdal(names[0]), 1, band) for band, names in sorted(named.items())]
-    deciding = [x.name for x in layers if wanted is None or common_name(x.name) in wanted]
-    stacked = stack(layers, wanted=deciding)
     first = PurePosixPath(named[layers[0].name][0]).name
     found = find_sensor(name=first, bands=[layer.name for layer in layers])
+    common = {layer.name: common_name(layer.name, found.sensor) for layer in layers}
+    stacked = stack(
+        layers, wanted=[own for own, name in common.items() if wanted is None or name in wanted]
+    )
     return Product(
         kind="bands",
         uri=bundle.uri,
