@@ -23,6 +23,7 @@ from geounet.errors import (
 )
 
 if TYPE_CHECKING:
+    from geounet.arrays import segment
     from geounet.compare import ChangeResult, MosaicResult, change, mosaic
     from geounet.crossings import TransectResult, transects
     from geounet.model import Model, ModelSpec, load_model, save_model
@@ -60,6 +61,7 @@ __all__ = [
     "predict_mask",
     "run",
     "save_model",
+    "segment",
     "transects",
     "vectorize",
     "write_polygons",
@@ -86,6 +88,7 @@ _HOMES = {
     "predict_mask": "pipeline",
     "run": "pipeline",
     "save_model": "model",
+    "segment": "arrays",
     "transects": "crossings",
     "vectorize": "outlines",
     "write_polygons": "vectors",

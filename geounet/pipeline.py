@@ -336,8 +336,8 @@ def prepare(
     return fit(config.opened(uri, needed), model, config)
 
 
-def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
-    """Like `prepare`, for a scene and a model that are at hand."""
+def fit(scene: Scene, model: Model, config: RunConfig, *, look: bool = True) -> Job:
+    """Like `prepare`, for a scene and a model that are at hand; `look` reads a few pixels."""
     inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     plan = _plan(scene.grid, model, config)
     config.shaping()
@@ -348,8 +348,9 @@ def fit(scene: Scene, model: Model, config: RunConfig) -> Job:
             f"GeoJSON is in WGS 84 (RFC 7946) and {scene.uri} has no CRS. "
             f"Use --format gpkg, parquet or fgb."
         )
-    scene = scene.checked(inputs.read)
-    inputs = match_bands(model.spec, scene.bands, scene.radiometry)
+    if look:
+        scene = scene.checked(inputs.read)
+        inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     device = resolve_device(config.device)
     engine = choose_engine(model, device, config.engine)
     return Job(scene, model, inputs, plan, config, device, engine)
