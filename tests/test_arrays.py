@@ -13,9 +13,10 @@ import geounet
 from geounet import arrays
 from geounet.arrays import array_scene, segment, segment_lazily
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation, Segmenter
+from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
 from geounet.pipeline import predict_mask
 from geounet.scene import open_scene
+from geounet.segmenter import Segmenter
 from geounet.tiling import Window
 
 GRN = ("green", "red", "nir")

@@ -67,8 +67,8 @@ def test_type_checkers_see_the_same_names():
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'segment'"):
-        _ = geounet.segment
+    with pytest.raises(AttributeError, match="no attribute 'segmented'"):
+        _ = geounet.segmented
     assert dir(geounet) == sorted(geounet.__all__)
 
 

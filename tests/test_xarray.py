@@ -8,7 +8,8 @@ from torch import nn
 import geounet.xarray  # noqa: F401 - registers the accessor
 from geounet.arrays import segment
 from geounet.errors import ConfigError, GeounetWarning
-from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation, Segmenter
+from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
+from geounet.segmenter import Segmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
