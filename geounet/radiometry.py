@@ -401,7 +401,7 @@ def check_radiometry(
     136 chips, all meant to be without the offset. The least floor of any band was 0.039 or lower
     in all of the scenes but one. There it was 0.111, and 0.111 to 0.134 in all bands but the water
     vapour's, over a river and forest: the 1000 had been left in, unnoticed. It is the only one of
-    all that this refuses. With 1000 added to the other 240, 147 are refused, 10 warned of, and 83
+    all that this refuses. With 1000 added to all 241, 147 were refused, 10 warned of, and 84
     have nowhere the dark pixels that would tell. In an L2A product of baseline 04.00,
     mostly cloud, the floors of the stored numbers were 837 (coastal) to 1076, so reflectance
     rightly read reaches down to -0.016.
