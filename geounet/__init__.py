@@ -23,6 +23,7 @@ from geounet.errors import (
 )
 
 if TYPE_CHECKING:
+    from geounet.archive import BatchResult, batch
     from geounet.arrays import segment
     from geounet.compare import ChangeResult, MosaicResult, change, mosaic
     from geounet.crossings import TransectResult, transects
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchResult",
     "ChangeResult",
     "ConfigError",
     "GeounetError",
@@ -53,6 +55,7 @@ __all__ = [
     "Shaping",
     "TransectResult",
     "__version__",
+    "batch",
     "change",
     "load_model",
     "mosaic",
@@ -69,6 +72,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BatchResult": "archive",
     "ChangeResult": "compare",
     "Grid": "scene",
     "Model": "model",
@@ -80,6 +84,7 @@ _HOMES = {
     "Scene": "scene",
     "Shaping": "outlines",
     "TransectResult": "crossings",
+    "batch": "archive",
     "change": "compare",
     "load_model": "model",
     "mosaic": "compare",

@@ -397,11 +397,11 @@ def _meet(
     raster = _raster_or_none(source)
     if raster is None:
         shores = _read_vectors(source)
-        when = _date_of_lines(shores) or _date_in_name(name)
+        when = _date_of_lines(shores) or date_in_name(name)
         return name, when, _meet_lines(source, shores, paths, crs)
     try:
         with raster, rasterio.Env(GDAL_CACHEMAX=256 << 20):
-            when = acquisition_time(source) or _date_in_name(name)
+            when = acquisition_time(source) or date_in_name(name)
             return name, when, _meet_raster(source, raster, paths, crs)
     except RasterioError as error:
         raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
@@ -422,7 +422,7 @@ def _raster_or_none(source: str | os.PathLike[str]) -> rasterio.DatasetReader | 
         return None
 
 
-def _date_in_name(name: str) -> str:
+def date_in_name(name: str) -> str:
     """The first date in a file's name, as 20240131 or 2024-01-31; empty if there is none."""
     for year, _, month, day in _DATE_IN_NAME.findall(name):
         try:

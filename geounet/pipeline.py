@@ -66,6 +66,8 @@ class RunConfig(BaseModel):
     """Name of a model that ships, or path of a model file."""
     output: Path = Path("out")
     """Folder of the outputs; made if it is not there."""
+    name: str | None = Field(default=None, pattern=r"^[^/\\]+$")
+    """What the outputs' names begin with; None takes the scene's."""
     bands: tuple[str, ...] | None = None
     """Names of all bands in file order; None finds them out."""
     sensor: str | None = None
@@ -169,6 +171,22 @@ class RunConfig(BaseModel):
             cloud_rule=self.cloud_rule,
         )
 
+    def outputs(self, stem: str) -> dict[str, Path]:
+        """What will be written, by kind.
+
+        Args:
+            stem: of the scene; `name` goes before it.
+        """
+        base = self.output / (self.name or stem)
+        paths = {"mask": base.with_name(f"{base.name}_mask.tif")}
+        if self.polygons:
+            paths["polygons"] = base.with_name(f"{base.name}_water.{self.format}")
+        if self.shoreline:
+            paths["shoreline"] = base.with_name(f"{base.name}_shoreline.{self.format}")
+        if self.probability:
+            paths["probability"] = base.with_name(f"{base.name}_probability.tif")
+        return paths
+
     def shaping(self) -> Shaping:
         """What polygons look like.
 
@@ -238,15 +256,7 @@ class Job:
     @property
     def outputs(self) -> dict[str, Path]:
         """What will be written, by kind."""
-        base = self.config.output / self.scene.stem
-        paths = {"mask": base.with_name(f"{base.name}_mask.tif")}
-        if self.config.polygons:
-            paths["polygons"] = base.with_name(f"{base.name}_water.{self.config.format}")
-        if self.config.shoreline:
-            paths["shoreline"] = base.with_name(f"{base.name}_shoreline.{self.config.format}")
-        if self.config.probability:
-            paths["probability"] = base.with_name(f"{base.name}_probability.tif")
-        return paths
+        return self.config.outputs(self.scene.stem)
 
     @property
     def expected_memory(self) -> int:
@@ -515,12 +525,25 @@ def run(
     return run_job(prepare(scene, RunConfig.of(**options)), on_progress=on_progress)
 
 
-def run_job(job: Job, *, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
-    """Do what `prepare` checked; see `run`."""
+def run_job(
+    job: Job,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    strips: Callable[..., Generator[Strip]] | None = None,
+) -> RunResult:
+    """Do what `prepare` checked; see `run`.
+
+    Args:
+        job: what to run.
+        on_progress: called as windows are done.
+        strips: what predicts all rows from the top down, called as `predict_strips` is, which it
+            stands in for.
+    """
     check_free(job.outputs, overwrite=job.config.overwrite)
     clock = Clock()
     with clock("total"), staged(job.outputs) as paths:
-        outputs, polygons = _write(job, paths, clock, on_progress)
+        found = (strips or predict_strips)(job, on_progress=on_progress, clock=clock)
+        outputs, polygons = _write(job, paths, clock, found)
     if outputs.pixels[NOT_OBSERVED] == sum(outputs.pixels.values()):
         warnings.warn(
             f"nothing was observed in {job.scene.uri}: the outputs are valid and empty. If that is "
@@ -591,9 +614,9 @@ def _write(
     job: Job,
     paths: dict[str, Path],
     clock: Clock,
-    on_progress: Callable[[Progress], None] | None,
+    strips: Generator[Strip],
 ) -> tuple[_Outputs, int]:
-    """Predict and write; the writer thread is at most two strips behind.
+    """Write strips as they come; the writer thread is at most two behind.
 
     While it finishes the rasters, this one makes the polygons.
     """
@@ -602,7 +625,7 @@ def _write(
         waiting: deque[Future[None]] = deque()
         try:
             outputs = pool.submit(_Outputs, job, paths, stack, clock).result()
-            with closing(predict_strips(job, on_progress=on_progress, clock=clock)) as strips:
+            with closing(strips):
                 for strip in strips:
                     waiting.append(pool.submit(outputs.write, strip))
                     if len(waiting) > 2:

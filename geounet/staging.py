@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from geounet.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["check_free", "staged"]
+__all__ = ["check_free", "staged", "sweep"]
+
+_STAGE = ".geounet-"
+"""What the names of hidden folders begin with; host and process follow."""
 
 
 def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
@@ -58,7 +65,7 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     folder = next(iter(outputs.values())).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=folder, prefix=".geounet-"))
+        stage = Path(tempfile.mkdtemp(dir=folder, prefix=f"{_STAGE}{_owner(os.getpid())}-"))
     except OSError as error:
         raise _not_writable(folder, error) from error
     try:
@@ -68,6 +75,39 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
             _rename(drafts[kind], path)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _owner(process: int) -> str:
+    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    return f"{host}-{process}"
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what processes of this machine that live no more left half-made in a folder.
+
+    Returns:
+        What was removed. A folder that another machine's process made, or one that lives, stays.
+    """
+    left = [path for path in folder.glob(f"{_STAGE}*") if _abandoned(path)]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return left
+
+
+def _abandoned(stage: Path) -> bool:
+    """Whether the process that made a hidden folder is gone; its number may be another's by now."""
+    owner, _, _ = stage.name.removeprefix(_STAGE).rpartition("-")
+    process = owner.rpartition("-")[2]
+    if not process.isdecimal() or owner != _owner(int(process)):
+        return False
+    try:
+        alive = psutil.Process(int(process))
+        younger: bool = alive.create_time() > stage.stat().st_ctime + 1
+        return younger or bool(alive.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, OSError):
+        return False
 
 
 def _rename(draft: Path, path: Path) -> None:

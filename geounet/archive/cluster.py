@@ -1,0 +1,422 @@
+"""The workers of a batch: a cluster on this machine, or one that runs already.
+
+On this machine a worker is a process that does one scene at a time, with as many threads for the
+network as its share of the cores. A process owns a GPU or none; reading and writing run beside the
+network in threads of the same process. Workers of an existing cluster that own a GPU say so with
+``--resources GPU=1``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import warnings
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.config
+import rasterio.env
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.system import MEMORY_LIMIT
+
+from geounet.errors import ConfigError, GeounetWarning
+from geounet.model import count_gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from distributed import Worker
+
+__all__ = ["Layout", "Machine", "Seen", "Team", "carried", "gather", "judge", "plan_layout"]
+
+GPU = "GPU"
+"""Name of the worker resource that stands for owning a GPU."""
+
+_MEMORY = 2 << 30
+"""Bytes that a worker needs at least."""
+_CORES = 4
+"""Cores that a network uses well; a machine with more gets more workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to share out."""
+
+    cores: int
+    memory: int
+    """Bytes."""
+    gpus: tuple[str, ...] = ()
+    """CUDA devices, as ``CUDA_VISIBLE_DEVICES`` names them."""
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The machine that this process sees: its cores, its share of memory, its GPUs."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = count_gpus()
+        gpus = visible.split(",")[:count] if visible else map(str, range(count))
+        return cls(CPU_COUNT, int(MEMORY_LIMIT), tuple(gpus))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a machine is shared out."""
+
+    workers: int
+    """Processes."""
+    threads: int
+    """Threads of the network in each."""
+    memory: int
+    """Bytes that each may take before it is started anew."""
+    gpus: tuple[str, ...] = ()
+    """The GPU of each worker; empty without."""
+
+
+def plan_layout(
+    machine: Machine,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+) -> Layout:
+    """Share out a machine: never more threads than cores, never two processes on a GPU.
+
+    Args:
+        machine: what there is.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: processes; None chooses.
+        threads: threads of the network in each; None gives them all cores.
+
+    Raises:
+        ConfigError: a layout that asks for more than there is.
+    """
+    gpus = _gpus(machine, device)
+    most = len(gpus) if gpus else 1 if device == "mps" else machine.cores
+    if workers and workers > most:
+        owned = f"{most} GPU{'s' if most > 1 else ''}" if most < machine.cores else f"{most} cores"
+        raise ConfigError(
+            f"one process owns a GPU or a core; {workers} workers would share {owned}. "
+            f"Give --workers {most} or fewer."
+        )
+    if workers is None:
+        share = threads or max(machine.cores // -(-machine.cores // _CORES), 1)
+        fits = max(min(machine.cores // share, machine.memory // _MEMORY), 1)
+        workers = most if gpus or device == "mps" else fits
+    if threads and workers * threads > machine.cores:
+        raise ConfigError(
+            f"{workers} workers of {threads} threads would share {machine.cores} cores and slow "
+            f"each other down. Give --threads {max(machine.cores // workers, 1)} or fewer."
+        )
+    return Layout(
+        workers,
+        threads or max(machine.cores // workers, 1),
+        machine.memory // workers,
+        gpus[:workers],
+    )
+
+
+def _gpus(machine: Machine, device: str) -> tuple[str, ...]:
+    if device == "auto":
+        return machine.gpus
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return ()
+    if not machine.gpus or (number and not int(number) < len(machine.gpus)):
+        raise ConfigError(f"--device must be there; this machine has no {device}.")
+    return (machine.gpus[int(number)],) if number else machine.gpus
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A worker of an existing cluster."""
+
+    host: str
+    threads: int
+    """Tasks that it runs at once."""
+    cores: int
+    gpu: str | None
+    """The GPU that its tasks would use; None without."""
+    owns: bool
+    """Whether it says that it owns a GPU."""
+
+
+def judge(workers: Sequence[Seen], device: str) -> tuple[bool, int | None]:
+    """Whether scenes go to the workers that own GPUs, and the network's threads in each task.
+
+    Raises:
+        ConfigError: the workers would share a GPU.
+
+    Warns:
+        GeounetWarning: the workers of a machine run more tasks at once than it has cores.
+    """
+    owners = [worker for worker in workers if worker.owns]
+    if device.startswith("cuda") and not owners:
+        raise ConfigError(
+            f"one process owns a GPU; no worker of the cluster says that it does, and --device "
+            f"is {device}. Start them with: dask worker ... --nthreads 1 --resources GPU=1, "
+            f"each with a CUDA_VISIBLE_DEVICES of its own."
+        )
+    if device == "auto" and not owners and any(worker.gpu for worker in workers):
+        raise ConfigError(
+            "one process owns a GPU; workers of the cluster see GPUs and none says that it owns "
+            "one. Start them with: dask worker ... --nthreads 1 --resources GPU=1, or give "
+            "--device cpu."
+        )
+    use_gpus = bool(owners) and (device == "auto" or device.startswith("cuda"))
+    if use_gpus:
+        shared = Counter((worker.host, worker.gpu) for worker in owners).most_common(1)[0]
+        if shared[1] > 1:
+            raise ConfigError(
+                f"one process owns a GPU; {shared[1]} workers on {shared[0][0]} would share "
+                f"GPU {shared[0][1]}. Give each a CUDA_VISIBLE_DEVICES of its own."
+            )
+    return use_gpus, _threads(workers)
+
+
+def _threads(workers: Sequence[Seen]) -> int | None:
+    tasks = Counter[str]()
+    cores: dict[str, int] = {}
+    for worker in workers:
+        tasks[worker.host] += worker.threads
+        cores[worker.host] = worker.cores
+    for host, count in tasks.items():
+        if count > cores[host]:
+            warnings.warn(
+                f"the workers on {host} run {count} scenes at once on {cores[host]} cores and "
+                f"slow each other down; start them with fewer threads.",
+                GeounetWarning,
+                stacklevel=4,
+            )
+    return min((max(cores[host] // count, 1) for host, count in tasks.items()), default=None)
+
+
+# -- settings that travel --------------------------------------------------------------------------
+
+_CARRIED = ("AWS_", "AZURE_", "CPL_", "CURL_", "GDAL_", "GOOGLE_", "GS_", "OSS_", "SWIFT_", "VSI_")
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
+_OF_THE_MACHINE = frozenset({"GDAL_DATA", "GDAL_DRIVER_PATH", "GDAL_CACHEMAX", "GDAL_NUM_THREADS"})
+
+
+def carried(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """GDAL's settings and the credentials of this process, for the workers.
+
+    They are those of the environment and of a `rasterio.Env` around the call. Paths of GDAL's own
+    files stay where they are.
+    """
+    settings = {
+        name: value
+        for name, value in env.items()
+        if (name.startswith(_CARRIED) or name.upper() in _PROXIES) and name not in _OF_THE_MACHINE
+    }
+    options = rasterio.env.getenv() if rasterio.env.hasenv() else {}
+    for name, value in options.items():
+        if name not in _OF_THE_MACHINE and value is not None:
+            text = ("YES" if value else "NO") if isinstance(value, bool) else str(value)
+            settings[name.upper()] = text
+    return settings
+
+
+class _Settings(WorkerPlugin):  # type: ignore[misc] # distributed has no types
+    """Hands settings to workers, those that come later too."""
+
+    name = "geounet-settings"
+    idempotent = False
+
+    def __init__(self, env: dict[str, str], *, ours: bool) -> None:
+        self._env = env
+        self._ours = ours
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's signature
+        os.environ.update(self._env)
+        if self._ours and threading.current_thread() is threading.main_thread():
+            # Ctrl-C reaches all processes of a terminal; the client alone decides what it means.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+# -- the team --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Workers that are ready."""
+
+    client: Client
+    device: str
+    """What scenes run on."""
+    threads: int | None
+    """Of the network in each task; None leaves it to the worker."""
+    resources: dict[str, float]
+    """What a task that runs the network takes."""
+    dashboard: str | None
+
+    @property
+    def slots(self) -> int:
+        """Scenes that run at once now."""
+        workers = _workers(self.client).values()
+        if self.resources:
+            return int(sum(worker["resources"].get(GPU, 0) for worker in workers))
+        return int(sum(worker["nthreads"] for worker in workers))
+
+
+class _LocalTeam(LocalCluster):  # type: ignore[misc] # distributed has no types
+    """Worker processes on this machine, each with its GPU."""
+
+    def __init__(self, layout: Layout, dashboard: str) -> None:
+        self._gpus = list(layout.gpus)
+        super().__init__(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=layout.memory,
+            dashboard_address=dashboard,
+            resources={GPU: 1} if layout.gpus else {},
+            silence_logs=logging.CRITICAL,
+        )
+        self.scale(layout.workers)
+
+    def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
+        (item,) = super().new_worker_spec().items()
+        name, spec = item
+        if not self._gpus:
+            return {name: spec}
+        env = {"CUDA_VISIBLE_DEVICES": self._gpus[name % len(self._gpus)]}
+        return {name: {**spec, "options": {**spec["options"], "env": env}}}
+
+
+@contextmanager
+def gather(
+    scheduler: str | Path | Client | None = None,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+    patience: float = 60.0,
+) -> Iterator[Team]:
+    """Workers for as long as the block lasts.
+
+    Args:
+        scheduler: address (``tcp://...``) or file of an existing cluster's scheduler, or a client;
+            None starts worker processes on this machine.
+        device: what scenes run on.
+        workers: processes on this machine; None chooses.
+        threads: threads of the network in each; None chooses.
+        patience: seconds to wait for the first worker.
+
+    Raises:
+        ConfigError: a layout that would oversubscribe cores or GPUs, or no scheduler there.
+    """
+    with ExitStack() as stack:
+        if scheduler is None:
+            machine = Machine.this()
+            layout = plan_layout(machine, device=device, workers=workers, threads=threads)
+            team = _start(stack, layout, device)
+        else:
+            team = _join(_connect(stack, scheduler, patience), device, threads, patience)
+        settings = _Settings(carried(), ours=scheduler is None)
+        team.client.register_plugin(settings)
+        stack.callback(_forget, team.client, settings)
+        yield team
+
+
+def _forget(client: Client, settings: _Settings) -> None:
+    """Leave no credentials with a cluster that goes on."""
+    if client.status == "running":
+        client.unregister_worker_plugin(settings.name)
+
+
+def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
+    # A worker that dies is reported at once and not tried again behind the manifest's back.
+    stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Port 8787 is already in use")
+        cluster = stack.enter_context(_LocalTeam(layout, "127.0.0.1:8787"))
+    client = stack.enter_context(Client(cluster))
+    client.wait_for_workers(layout.workers)
+    return Team(
+        client,
+        "cuda" if layout.gpus else "cpu" if device == "auto" else device,
+        layout.threads,
+        {GPU: 1} if layout.gpus else {},
+        _dashboard(client),
+    )
+
+
+def _dashboard(client: Client) -> str | None:
+    """Its address; Dask serves none without bokeh."""
+    return client.dashboard_link if find_spec("bokeh") else None
+
+
+def _connect(stack: ExitStack, scheduler: str | Path | Client, patience: float) -> Client:
+    if isinstance(scheduler, Client):
+        return scheduler
+    try:
+        address = _address(str(scheduler))
+        return stack.enter_context(Client(address, timeout=patience, set_as_default=False))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"--scheduler is the address of a Dask scheduler, like tcp://host:8786, or its file; "
+            f"cannot reach {scheduler}: {error}."
+        ) from error
+
+
+def _address(scheduler: str) -> str:
+    """An address as told, or the one in a scheduler's file: Dask waits for that without end."""
+    if "://" in scheduler:
+        return scheduler
+    return str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
+
+
+def _join(client: Client, device: str, threads: int | None, patience: float) -> Team:
+    try:
+        client.wait_for_workers(1, timeout=patience)
+    except TimeoutError as error:
+        raise ConfigError(
+            f"a cluster needs workers; that at {client.scheduler.address} had none for "
+            f"{patience:g} s. Start some with: dask worker {client.scheduler.address}"
+        ) from error
+    use_gpus, share = judge(_see(client), device)
+    chosen = ("cuda" if use_gpus else "cpu") if device == "auto" else device
+    resources = {GPU: 1.0} if use_gpus else {}
+    return Team(client, chosen, threads or share, resources, _dashboard(client))
+
+
+def _see(client: Client) -> list[Seen]:
+    looks = client.run(_look)
+    workers = _workers(client)
+    return [
+        Seen(
+            host,
+            worker["nthreads"],
+            cores,
+            gpu,
+            owns=worker["resources"].get(GPU, 0) > 0,
+        )
+        for address, worker in workers.items()
+        if address in looks
+        for host, cores, gpu in [looks[address]]
+    ]
+
+
+def _workers(client: Client) -> dict[str, Any]:
+    """What the scheduler knows of its workers, by address.
+
+    Asked for directly: the client's own answer may be the one of its heartbeat, without workers.
+    """
+    found: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    return found
+
+
+def _look() -> tuple[str, int, str | None]:
+    """In a worker: its host, cores, and the GPU that it would use."""
+    count = count_gpus()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+    return socket.gethostname(), CPU_COUNT, visible.split(",")[0] if count else None

@@ -1,0 +1,511 @@
+"""Many scenes: give them to workers, a few ahead, and keep the manifest.
+
+    sources → manifest → a window of tasks → workers
+                 ↑                              │
+                 └──────── results ←────────────┘
+
+The scheduler holds a few tasks a worker and the client no more, however many scenes there are.
+Results come back through a queue that each future's callback fills: unlike `as_completed` it can be
+waited on for a while only, for scenes that rest before another attempt and for people who stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import math
+import queue
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geounet.archive.cluster import Team, gather
+from geounet.archive.manifest import MANIFEST, Entry, Failure, Made, Manifest, Planned
+from geounet.archive.sources import (
+    Source,
+    check_template,
+    find_scenes,
+    identify,
+    is_remote,
+    target_of,
+)
+from geounet.archive.tasks import Extra, Large, Task, segment
+from geounet.errors import ConfigError
+from geounet.model import load_model, shipped_models
+from geounet.pipeline import RunConfig
+from geounet.staging import sweep
+
+if TYPE_CHECKING:
+    import os
+    import threading
+    from collections.abc import Callable, Iterator, Sequence
+
+    from distributed import Client, Future
+
+__all__ = ["BatchConfig", "BatchResult", "Event", "batch", "parameters_digest"]
+
+_AHEAD = 2
+"""Scenes in the cluster for each that can run."""
+_LONGEST_REST = 60.0
+"""Seconds before another attempt, at most."""
+_LOOK = 2.0
+"""Seconds between looks at how many workers there are."""
+
+
+class BatchConfig(BaseModel):
+    """How a batch is done; what is done with each scene says `RunConfig`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = "{stem}"
+    """Path of a scene's outputs in the output folder, of ``{stem}``, ``{parent}``, ``{date}``."""
+    scheduler: Any = None
+    """Address or file of an existing cluster's scheduler, or a `distributed.Client`."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes on this machine; None chooses by its cores, memory and GPUs."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of the network in each; None shares out the cores."""
+    retries: int = Field(default=3, ge=0)
+    """Further attempts at a scene that is not at fault itself."""
+    rest: float = Field(default=1.0, ge=0)
+    """Seconds before the second attempt; each further one waits twice as long."""
+    max_failures: int | None = Field(default=None, ge=0)
+    """Failed scenes that are borne; one more stops the batch."""
+    retry_failed: bool = False
+    """Also do scenes that failed by a fault of their own."""
+    extras: tuple[Extra, ...] = ()
+    """What else is made of each scene, in the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. Counts are of the scenes of this batch."""
+
+    kind: Literal["begun", "done", "failed", "again", "waiting", "stopping", "ended"]
+    total: int
+    done: int
+    """Those of earlier batches with the same input, model and parameters included."""
+    failed: int
+    running: int
+    """In the cluster."""
+    seconds: float
+    """Since the batch began."""
+    uri: str | None = None
+    message: str | None = None
+    spent: float | None = None
+    """Seconds that a scene took."""
+    worker: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of a batch."""
+
+    output: Path
+    manifest: Path
+    total: int
+    done: int
+    """Scenes whose outputs are there, those of earlier batches included."""
+    unchanged: int
+    """Of them, those of earlier batches."""
+    failed: int
+    left: int
+    """Scenes that were not tried, or not to the end."""
+    area_km2: dict[str, float]
+    """True area of each class in all scenes that are done, in square kilometres."""
+    seconds: float
+    stopped: str | None
+    """Why it ended early; None if it did not."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some failed or are left, 1 none done."""
+        if self.done == self.total:
+            return 0
+        return 3 if self.done else 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "output": str(self.output), "manifest": str(self.manifest)}
+
+
+def batch(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    output: str | os.PathLike[str] = "out",
+    stop: threading.Event | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **options: Any,
+) -> BatchResult:
+    """Segment many scenes with Dask workers; the same call again does only what is left.
+
+    Scenes fail one by one and never stop the rest. What is done is in the manifest in the output
+    folder (`geounet.archive.Manifest`), which says for each scene what happened.
+
+    Args:
+        sources: scenes, folders, globs, lists, catalogues; see `geounet.archive.find_scenes`.
+        output: folder of the outputs and the manifest.
+        stop: when it is set, scenes that run are finished and no other begins.
+        on_event: called as things happen, in this thread.
+        options: fields of `BatchConfig` and of `RunConfig`.
+
+    Raises:
+        ConfigError: an option is not known or breaks a rule, there is no scene, two scenes have
+            the same outputs, or the layout would oversubscribe cores or GPUs.
+        ModelError: the model cannot be loaded.
+        OutputError: another batch runs in the folder, or it cannot be written to.
+    """
+    several = [sources] if isinstance(sources, str) or hasattr(sources, "__fspath__") else sources
+    folder = Path(output).absolute()
+    settings, config = _settled(options, folder)
+    check_template(settings.name)
+    digest = load_model(config.model).digest
+    start = time.monotonic()
+    with Manifest.create(folder) as manifest:
+        left = manifest.folders()
+        manifest.begin({"sources": [str(s) for s in several], "options": options})
+        manifest.register(
+            _planned(several, settings, folder, manifest),
+            model=digest,
+            parameters=parameters_digest(config),
+            retry_failed=settings.retry_failed,
+            overwrite=config.overwrite,
+        )
+        counts = manifest.counts(batch=True)
+        if not sum(counts.values()):
+            raise ConfigError(
+                f"a batch needs scenes; there are none in {', '.join(map(str, several))}."
+            )
+        _sweep_all(folder, left)
+        drive = _Drive(manifest, _Orders(settings, config, digest, folder, stop, on_event, start))
+        if counts["pending"]:
+            with gather(
+                settings.scheduler,
+                device=config.device,
+                workers=settings.workers,
+                threads=settings.threads,
+            ) as team:
+                drive.run(team)
+        return drive.end()
+
+
+def _settled(options: dict[str, Any], output: Path) -> tuple[BatchConfig, RunConfig]:
+    """Tell the batch's options from those of each run."""
+    own = {name: value for name, value in options.items() if name in BatchConfig.model_fields}
+    rest = {name: value for name, value in options.items() if name not in own}
+    try:
+        settings = BatchConfig(**own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from error
+    config = RunConfig.of(**{**rest, "output": output})
+    if config.model not in shipped_models():
+        config = config.model_copy(update={"model": str(Path(config.model).absolute())})
+    config.shaping()
+    return settings, config
+
+
+_WITHOUT_EFFECT = {"model", "output", "name", "device", "batch", "overwrite"}
+"""Parameters that do not decide what an output says; the model has a digest of its own."""
+
+
+def parameters_digest(config: RunConfig) -> str:
+    """SHA-256 of the parameters that decide what the outputs say."""
+    told = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _planned(
+    sources: Sequence[str | os.PathLike[str]],
+    settings: BatchConfig,
+    output: Path,
+    manifest: Manifest,
+) -> Iterator[Planned]:
+    """The scenes and where they go, a page at a time.
+
+    Servers are asked for the identity of a scene only where an earlier batch settled it: a new one
+    is looked at by the worker that reads it.
+    """
+    found = find_scenes(sources, output=output)
+    with ThreadPoolExecutor(16, thread_name_prefix="geounet-look") as pool:
+        while page := list(islice(found, 256)):
+            ask = [s.uri for s in page if _unknown(s) and manifest.get(s.uri)]
+            asked = dict(zip(ask, pool.map(identify, ask), strict=True))
+            for source in page:
+                identity = source.identity or asked.get(source.uri)
+                yield Planned(source.uri, target_of(source.uri, settings.name), identity)
+
+
+def _unknown(source: Source) -> bool:
+    return source.identity is None and is_remote(source.uri)
+
+
+def _sweep_all(folder: Path, names: set[str], client: Client | None = None) -> None:
+    """Remove what workers that were killed left half-made: each machine removes its own."""
+    folders = [folder / name for name in names if (folder / name).is_dir()]
+    _sweep_folders(folders)
+    if client and folders:
+        client.run(_sweep_folders, folders, on_error="ignore")
+
+
+def _sweep_folders(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        sweep(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What a batch is to do."""
+
+    settings: BatchConfig
+    config: RunConfig
+    model: str
+    """Digest."""
+    output: Path
+    stop: threading.Event | None
+    on_event: Callable[[Event], None] | None
+    start: float
+
+
+class _Drive:
+    """The loop of a batch. All of it runs in one thread."""
+
+    def __init__(self, manifest: Manifest, orders: _Orders) -> None:
+        self._manifest, self._orders = manifest, orders
+        counts = manifest.counts(batch=True)
+        self._total = sum(counts.values())
+        self._unchanged = self._done = counts["done"]
+        self._failed = counts["failed"]
+        self._new_failures = 0
+        self._flying: dict[str, tuple[Entry, Future]] = {}
+        self._resting: list[tuple[float, int, Entry]] = []
+        self._back: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._stopped: str | None = None
+        self._recalled = False
+        self._token = uuid.uuid4().hex[:8]
+
+    def run(self, team: Team) -> None:
+        """Do all scenes that are pending."""
+        self._team = team
+        self._slots, self._looked = team.slots, time.monotonic()
+        pending = self._manifest.pending()
+        self._tell("begun", message=self._describe(team))
+        try:
+            while True:
+                self._look()
+                self._fill(pending)
+                if not self._flying and (self._stopped or not self._resting):
+                    break
+                self._take()
+        finally:
+            self._abandon()
+
+    def _describe(self, team: Team) -> str:
+        workers = "GPUs" if team.resources else "workers"
+        dashboard = f", dashboard {team.dashboard}" if team.dashboard else ""
+        return f"{team.client.scheduler.address}, {self._slots} {workers}{dashboard}"
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look at whether to stop, and now and then at how many workers there are."""
+        if self._orders.stop and self._orders.stop.is_set() and not self._stopped:
+            self._stopped = "interrupted"
+        if self._stopped and not self._recalled:
+            self._recall()
+        if time.monotonic() - self._looked > _LOOK:
+            self._looked = time.monotonic()
+            if self._team.client.status != "running":
+                self._stopped = self._stopped or "the scheduler went away"
+                self._recalled = True
+                self._drop(list(self._flying))
+                return
+            self._slots = self._team.slots
+            if not self._slots and self._flying:
+                self._tell("waiting", message="the cluster has no workers")
+
+    def _fill(self, pending: Iterator[Entry]) -> None:
+        """Keep a few scenes a worker in the cluster; those that rest take their places."""
+        room = max(_AHEAD * self._slots, 1)
+        while not self._stopped and self._resting and self._resting[0][0] <= time.monotonic():
+            self._submit(heapq.heappop(self._resting)[2])
+        while not self._stopped and len(self._flying) + len(self._resting) < room:
+            scene = next(pending, None)
+            if scene is None:
+                return
+            if not self._refused(scene):
+                self._submit(scene)
+
+    def _refused(self, scene: Entry) -> bool:
+        """Leave outputs alone that no batch of this folder made."""
+        config = self._config_of(scene)
+        there = [str(p) for p in config.outputs("").values() if p.exists()]
+        if scene.claimed or config.overwrite or not there:
+            return False
+        message = f"not made by this batch and in its way: {', '.join(there)}. Give --overwrite."
+        self._fail(scene, Failure("refused", "OutputError", message))
+        return True
+
+    def _config_of(self, scene: Entry) -> RunConfig:
+        target = self._orders.output / scene.target
+        return self._orders.config.model_copy(update={"output": target.parent, "name": target.name})
+
+    def _submit(self, scene: Entry) -> None:
+        attempt = scene.attempts + 1
+        self._manifest.start(scene)
+        config = self._config_of(scene).model_copy(
+            update={"device": self._team.device, "overwrite": True}
+        )
+        task = Task(
+            scene.uri,
+            config,
+            self._orders.model,
+            self._orders.output,
+            threads=self._team.threads,
+            again=attempt > 1 or scene.claimed,
+            extras=self._orders.settings.extras,
+        )
+        key = f"scene-{scene.id}-{attempt}-{self._token}"
+        future = self._team.client.submit(
+            segment, task, key=key, resources=self._team.resources or None, pure=False
+        )
+        self._flying[key] = (replace(scene, attempts=attempt), future)
+        future.add_done_callback(self._back.put)
+
+    # -- back --------------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Wait a little for a scene to come back, and write down what became of it."""
+        rest = self._resting[0][0] - time.monotonic() if self._resting else math.inf
+        try:
+            future = self._back.get(timeout=max(min(rest, 0.5), 0.01))
+        except queue.Empty:
+            return
+        if future.key not in self._flying:
+            return
+        came = self._result(future)
+        if came is None:
+            return
+        scene, _ = self._flying.pop(future.key)
+        if isinstance(came, Made):
+            self._finish(scene, came)
+        elif isinstance(came, Failure):
+            self._fail(scene, came)
+
+    def _result(self, future: Future) -> Made | Failure | Large | None:
+        """What a task returned, or why it could not; None if it has to be made again."""
+        if future.status == "error":
+            error = future.exception()
+            return Failure("lost", type(error).__name__, " ".join(str(error).split()))
+        if future.status == "cancelled":
+            return Failure("lost", "CancelledError", "the scheduler dropped the scene")
+        try:
+            return future.result(timeout=30)  # type: ignore[no-any-return]
+        except TimeoutError:  # its worker died before it gave the result away
+            future.add_done_callback(self._back.put)
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever Dask raises, the scene is not lost
+            return Failure("lost", type(error).__name__, " ".join(str(error).split()))
+
+    def _finish(self, scene: Entry, made: Made) -> None:
+        self._manifest.finish(scene, made)
+        self._done += 1
+        self._tell("done", uri=scene.uri, spent=made.seconds, worker=made.worker)
+
+    def _fail(self, scene: Entry, failure: Failure) -> None:
+        again = failure.passing and scene.attempts <= self._orders.settings.retries
+        self._manifest.fail(scene, failure, again=again)
+        message = f"{failure.error}: {failure.message}"
+        if again:
+            rest = min(self._orders.settings.rest * 2 ** (scene.attempts - 1), _LONGEST_REST)
+            heapq.heappush(self._resting, (time.monotonic() + rest, scene.id, scene))
+            self._tell("again", uri=scene.uri, message=message, worker=failure.worker or None)
+            return
+        self._failed += 1
+        self._new_failures += 1
+        self._tell("failed", uri=scene.uri, message=message, worker=failure.worker or None)
+        self._consider_stopping(failure)
+
+    def _consider_stopping(self, failure: Failure) -> None:
+        most = self._orders.settings.max_failures
+        if failure.kind == "output":
+            self._stopped = self._stopped or f"outputs cannot be written: {failure.message}"
+        elif most is not None and self._new_failures > most:
+            self._stopped = self._stopped or f"more than {most} scenes failed"
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    def _recall(self) -> None:
+        """Take back what has not begun; what runs is finished."""
+        self._recalled = True
+        executing = self._executing()
+        waiting = [key for key in self._flying if key not in executing]
+        running = len(self._flying) - len(waiting)
+        self._drop(waiting)
+        self._tell("stopping", message=f"{self._stopped}; {running} scenes are being finished")
+
+    def _executing(self) -> set[str]:
+        found = self._team.client.run(_executing_here, on_error="ignore")
+        return {key for keys in found.values() for key in keys}
+
+    def _drop(self, keys: Sequence[str]) -> None:
+        taken = [self._flying.pop(key) for key in keys]
+        if self._team.client.status == "running":
+            self._team.client.cancel([future for _, future in taken])
+        for scene, _ in taken:
+            self._manifest.put_back(scene)
+
+    def _abandon(self) -> None:
+        """What is left in the cluster when the loop ends, by an error or by force, is pending."""
+        for scene, _ in self._flying.values():
+            self._manifest.put_back(scene)
+        if self._flying and self._team.client.status == "running":
+            self._team.client.cancel([future for _, future in self._flying.values()])
+        self._flying.clear()
+        if self._team.client.status == "running":
+            _sweep_all(self._orders.output, self._manifest.folders(), self._team.client)
+
+    # -- telling -----------------------------------------------------------------------------------
+
+    def _tell(self, kind: Any, **more: Any) -> None:
+        if self._orders.on_event:
+            seconds = round(time.monotonic() - self._orders.start, 3)
+            self._orders.on_event(
+                Event(
+                    kind, self._total, self._done, self._failed, len(self._flying), seconds, **more
+                )
+            )
+
+    def end(self) -> BatchResult:
+        """Write down the end and say what became of all."""
+        self._manifest.end(self._stopped)
+        result = BatchResult(
+            output=self._orders.output,
+            manifest=self._orders.output / MANIFEST,
+            total=self._total,
+            done=self._done,
+            unchanged=self._unchanged,
+            failed=self._failed,
+            left=self._total - self._done - self._failed,
+            area_km2=self._manifest.areas(),
+            seconds=round(time.monotonic() - self._orders.start, 3),
+            stopped=self._stopped,
+        )
+        self._tell("ended", message=self._stopped)
+        return result
+
+
+def _executing_here(dask_worker: Any) -> list[str]:
+    """In a worker: the tasks that it is at."""
+    return [task.key for task in dask_worker.state.executing]

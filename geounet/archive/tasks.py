@@ -1,0 +1,210 @@
+"""What a worker does with a scene. Everything that goes in and comes out can be pickled.
+
+A failure comes back as a value, told apart where the error still has its causes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from rasterio.errors import RasterioError
+
+from geounet.archive.manifest import Failure, Kind, Made, Output
+from geounet.archive.sources import identify, is_remote
+from geounet.errors import GeounetError, GeounetWarning, ModelError, OutputError, SceneError
+from geounet.model import Model, load_model, use_threads
+from geounet.pipeline import Job, RunConfig, RunResult, fit, run_job
+from geounet.scene import open_scene
+from geounet.staging import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Extra", "Large", "Task", "classify", "model_of", "segment"]
+
+Extra: TypeAlias = Callable[[Job, RunResult], Mapping[str, Path]]
+"""Makes more outputs of a scene that was done, in the worker: a function of a module, which is
+pickled by its name. Returns the files by kind; they are recorded as the others are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One scene for one worker."""
+
+    uri: str
+    config: RunConfig
+    """With the folder and name of this scene's outputs."""
+    model: str
+    """Digest that the model must have where it is loaded."""
+    root: Path
+    """The batch's output folder."""
+    threads: int | None = None
+    """Of the network; None leaves it to the process."""
+    again: bool = False
+    """Whether an earlier attempt may have left something."""
+    large: int | None = None
+    """Pixels above which a scene is given back, to be done in strips; None does any."""
+    extras: tuple[Extra, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A scene that is better done in strips, by several workers."""
+
+    pixels: int
+
+
+def segment(task: Task) -> Made | Failure | Large:
+    """Segment a scene and make its further outputs."""
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            done = _segment(task)
+        except Exception as error:  # noqa: BLE001 - told apart and reported by the client
+            return Failure(
+                classify(error, task.uri),
+                type(error).__name__,
+                _message(error),
+                _worker(),
+                time.perf_counter() - start,
+            )
+    if isinstance(done, Large):
+        return done
+    notes = [str(w.message) for w in caught if issubclass(w.category, GeounetWarning)]
+    return replace(
+        done,
+        seconds=time.perf_counter() - start,
+        details={**done.details, "warnings": list(dict.fromkeys(notes))},
+    )
+
+
+def _segment(task: Task) -> Made | Large:
+    if task.again:
+        sweep(task.config.output)
+    if task.threads:
+        use_threads(task.threads)
+    identity = identify(task.uri)
+    config = task.config
+    scene = open_scene(
+        task.uri, bands=config.bands, scale=config.scale, offset=config.offset, nodata=config.nodata
+    )
+    pixels = scene.grid.width * scene.grid.height
+    if task.large is not None and pixels > task.large:
+        return Large(pixels)
+    job = fit(scene, model_of(config.model, task.model), config)
+    return record(task, job, run_job(job), identity)
+
+
+def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Made:
+    """What is kept of a run, once its input is known to be the one that was begun with."""
+    outputs = dict(result.outputs)
+    if identify(task.uri) != identity:
+        for path in outputs.values():
+            path.unlink(missing_ok=True)
+        raise TimeoutError(f"{task.uri} was changed or went away while it was read")
+    for extra in task.extras:
+        outputs |= extra(job, result)
+    kept = ("pixels", "polygons", "model", "device", "bands", "bands_missing", "radiometry")
+    record = result.as_dict()
+    return Made(
+        outputs={kind: _output(path, task.root) for kind, path in outputs.items()},
+        areas=result.area_km2,
+        seconds=result.seconds["total"],
+        worker=_worker(),
+        identity=identity,
+        details={**{key: record[key] for key in kept}, "stages": result.seconds},
+    )
+
+
+def _output(path: Path, root: Path) -> Output:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Output(path.relative_to(root).as_posix(), path.stat().st_size, digest)
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+# -- the model -------------------------------------------------------------------------------------
+
+_model: dict[str, Model] = {}
+_loading = threading.Lock()
+
+
+def model_of(source: str, digest: str) -> Model:
+    """The batch's model, loaded once in this process.
+
+    Args:
+        source: name or path.
+        digest: SHA-256 that its file must have here.
+
+    Raises:
+        ModelError: it is another one on this machine, or not there.
+    """
+    with _loading:
+        if digest not in _model:
+            model = load_model(source)
+            if model.digest != digest:
+                raise ModelError(
+                    f"all workers run one model; {source} has the SHA-256 {model.digest} on "
+                    f"{socket.gethostname()} and {digest} where the batch was begun. "
+                    f"Give --model a file that all machines share, and one version of geounet."
+                )
+            _model.clear()
+            _model[digest] = model
+        return _model[digest]
+
+
+# -- whose fault it was ----------------------------------------------------------------------------
+
+_ANSWERED = re.compile(r"\b(?:401|403|404|410)\b|AccessDenied|NoSuchKey|NoSuchBucket")
+"""What a server says when asking again would not help."""
+
+
+def classify(error: BaseException, uri: str) -> Kind:
+    """Whose fault an error is, and so whether the scene is worth another attempt."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "memory"
+    if isinstance(error, OutputError):
+        return "output"
+    if isinstance(error, GeounetError):
+        return _classify_scene(error, uri)
+    if isinstance(error, RasterioError) and not is_remote(uri):
+        return "input"
+    return "network" if isinstance(error, OSError) else "unexpected"
+
+
+def _classify_scene(error: GeounetError, uri: str) -> Kind:
+    """A remote scene that GDAL could not read was not reached, unless the server answered."""
+    causes = list(_causes(error))
+    unread = any(isinstance(cause, (RasterioError, OSError)) for cause in causes[1:])
+    if not (isinstance(error, SceneError) and unread and is_remote(uri)):
+        return "input"
+    return "input" if any(_ANSWERED.search(str(cause)) for cause in causes) else "network"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _message(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, GeounetError):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text} (in {last.name}, {Path(last.filename).name}:{last.lineno})"

@@ -1,0 +1,542 @@
+"""Batches on a real cluster of worker processes, compared with serial runs of the same scenes."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask.config
+import numpy as np
+import pytest
+import rasterio
+import torch
+from distributed import LocalCluster
+
+import geounet
+from geounet.archive import Manifest, engine
+from geounet.archive.manifest import MANIFEST
+from geounet.archive.sources import identify
+from geounet.archive.tasks import classify
+from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.model import (
+    Architecture,
+    InputBand,
+    ModelSpec,
+    Normalisation,
+    build_network,
+    save_model,
+)
+from geounet.pipeline import RunConfig
+from geounet.staging import staged, sweep
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="workers are killed by POSIX signals"),
+    # Sockets and processes that Dask closes a moment after it says so.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two worker processes over TCP; a worker that dies is reported at once."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+    ):
+        assert cluster.scheduler_address.startswith("tcp://")
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A small U-Net with random weights, as a file that workers load."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        name="tiny",
+        version="7",
+        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
+        bands=tuple(
+            InputBand(name=own, common_name=name, required=True)
+            for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir")]
+        ),
+        classes=("land", "water"),
+        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
+        tile=64,
+        overlap=16,
+        tile_multiple=2,
+    )
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_model(path, spec, build_network(spec))
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Six scenes of different sizes, made once."""
+    folder = tmp_path_factory.mktemp("archive")
+    for i in range(6):
+        _scene(folder / f"s{i}.tif", seed=i, height=70 + 13 * i, width=90)
+    return folder
+
+
+def _scene(path, *, seed, height, width):
+    random = np.random.default_rng(seed)
+    smooth = np.kron(
+        random.integers(300, 2500, (3, height // 9 + 1, width // 9 + 1)), np.ones((9, 9))
+    )
+    data = smooth[:, :height, :width].astype(np.uint16)
+    shape = {"count": 3, "height": height, "width": width, "dtype": "uint16"}
+    transform = rasterio.Affine(10, 0, 500_000 + seed, 0, -10, 4_400_000)
+    with rasterio.open(path, "w", "GTiff", crs="EPSG:32629", transform=transform, **shape) as file:
+        file.write(data)
+        file.scales, file.offsets = (1e-4,) * 3, (0.0,) * 3
+        for i, name in enumerate(("green", "red", "nir"), start=1):
+            file.set_band_description(i, name)
+
+
+@pytest.fixture
+def inputs(archive, tmp_path):
+    """The archive, in a folder that a test may change."""
+    return Path(shutil.copytree(archive, tmp_path / "in"))
+
+
+@pytest.fixture
+def batch(cluster, model, tmp_path):
+    """Run a batch on the shared cluster."""
+
+    def run(*sources, **options):
+        events = []
+        told = {
+            "output": tmp_path / "out", "scheduler": cluster, "model": str(model), "device": "cpu",
+            "rest": 0.01, **options,
+        }  # fmt: skip
+        on_event = told.pop("on_event", lambda event: None)
+
+        def keep(event):
+            events.append(event)
+            on_event(event)
+
+        run.result = geounet.batch([str(s) for s in sources], on_event=keep, **told)
+        return run.result, events
+
+    return run
+
+
+def _tree(folder):
+    """Digests of all files of a folder but the manifest's."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(MANIFEST.split(".")[0])
+    }
+
+
+def _serial(inputs, folder, model, **options):
+    """What a plain loop over `run` makes."""
+    for path in sorted(inputs.glob("*.tif")):
+        geounet.run(path, output=folder, model=str(model), device="cpu", **options)
+    return _tree(folder)
+
+
+def _entries(folder):
+    with Manifest.read(folder) as manifest:
+        return {Path(entry.uri).stem: entry for entry in manifest.entries()}
+
+
+FAST = {"format": "fgb"}
+"""FlatGeobuf is the same byte for byte each time; GeoPackage holds the time."""
+
+
+def test_a_batch_makes_what_serial_runs_make(batch, inputs, model, tmp_path):
+    result, events = batch(inputs, probability=True, **FAST)
+    assert _tree(tmp_path / "out") == _serial(
+        inputs, tmp_path / "s", model, probability=True, **FAST
+    )
+    assert (result.total, result.done, result.failed, result.left) == (6, 6, 0, 0)
+    assert (result.exit_code, result.stopped) == (0, None)
+    assert [e.kind for e in events] == ["begun", *["done"] * 6, "ended"]
+    assert events[0].message.startswith("tcp://")
+    assert [e.done for e in events[1:-1]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_manifest_says_what_was_made(batch, inputs, model, tmp_path):
+    batch(inputs / "s0.tif", **FAST)
+    (entry,) = _entries(tmp_path / "out").values()
+    assert (entry.status, entry.attempts, entry.claimed) == ("done", 1, True)
+    assert entry.identity == identify(str(inputs / "s0.tif"))
+    assert entry.model == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert entry.version == geounet.__version__
+    for output in entry.outputs.values():
+        content = (tmp_path / "out" / output.path).read_bytes()
+        assert output.size == len(content)
+        assert output.sha256 == hashlib.sha256(content).hexdigest()
+    assert {kind: o.path for kind, o in entry.outputs.items()} == {
+        "mask": "s0_mask.tif",
+        "polygons": "s0_water.fgb",
+    }
+    assert sum(entry.areas.values()) == pytest.approx(70 * 90 * 1e-4, rel=1e-2)
+    host, pid = entry.worker.split(":")
+    assert int(pid) != os.getpid()
+
+
+def test_the_second_time_nothing_is_done(batch, inputs, tmp_path):
+    batch(inputs, polygons=False)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tif")}
+    result, events = batch(inputs, polygons=False)
+    assert (result.done, result.unchanged, result.exit_code) == (6, 6, 0)
+    assert [e.kind for e in events] == ["ended"]
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.tif")} == before
+
+
+def _change_input(inputs, out, model):
+    _scene(inputs / "s2.tif", seed=99, height=80, width=80)
+
+
+def _touch_input(inputs, out, model):
+    os.utime(inputs / "s2.tif", ns=(1, 1))
+
+
+def _lose_output(inputs, out, model):
+    (out / "s2_mask.tif").unlink()
+
+
+def _cut_output(inputs, out, model):
+    path = out / "s2_mask.tif"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _add_input(inputs, out, model):
+    shutil.copy(inputs / "s0.tif", inputs / "s9.tif")
+
+
+@pytest.mark.parametrize(
+    "change", [_change_input, _touch_input, _lose_output, _cut_output, _add_input]
+)
+def test_the_second_time_only_what_changed_is_done(batch, inputs, model, tmp_path, change):
+    batch(inputs, polygons=False)
+    change(inputs, tmp_path / "out", model)
+    _, events = batch(inputs, polygons=False)
+    done = {Path(e.uri).stem for e in events if e.kind == "done"}
+    assert done == {"s9" if change is _add_input else "s2"}
+    assert _tree(tmp_path / "out") == _serial(inputs, tmp_path / "serial", model, polygons=False)
+
+
+def test_other_parameters_do_all_again_and_leave_nothing_of_the_old(batch, inputs, model, tmp_path):
+    batch(inputs, format="geojson")
+    result, _ = batch(inputs, format="fgb", threshold=0.6)
+    assert (result.done, result.unchanged) == (6, 0)
+    out = tmp_path / "out"
+    assert _tree(out) == _serial(inputs, tmp_path / "s", model, format="fgb", threshold=0.6)
+
+
+def test_a_bad_scene_among_good_ones(batch, inputs, tmp_path):
+    (inputs / "s1.tif").write_bytes(b"no raster")
+    result, events = batch(inputs, inputs / "gone.tif", polygons=False)
+    assert (result.done, result.failed, result.exit_code) == (5, 2, 3)
+    failed = {Path(e.uri).stem: e.message for e in events if e.kind == "failed"}
+    assert failed.keys() == {"s1", "gone"}
+    assert "SceneError: a scene must exist: there is no" in failed["gone"]
+    entry = _entries(tmp_path / "out")["s1"]
+    assert (entry.status, entry.kind, entry.error, entry.attempts) == (
+        "failed", "input", "SceneError", 1,
+    )  # fmt: skip
+    result, events = batch(inputs, inputs / "gone.tif", polygons=False)
+    assert [e.kind for e in events] == ["ended"]
+    assert result.failed == 2
+    _, events = batch(inputs, inputs / "gone.tif", polygons=False, retry_failed=True)
+    assert [e.kind for e in events] == ["begun", "failed", "failed", "ended"]
+
+
+def test_no_scene_done(batch, inputs):
+    result, _ = batch(inputs / "gone.tif")
+    assert (result.done, result.exit_code) == (0, 1)
+
+
+def test_too_many_failures_stop_the_batch(batch, inputs, tmp_path):
+    for i in range(20):
+        (inputs / f"b{i:02}.tif").write_bytes(b"no raster")
+    sources = sorted(inputs.glob("b*.tif")) + sorted(inputs.glob("s*.tif"))
+    result, events = batch(*sources, polygons=False, max_failures=2)
+    assert result.stopped == "more than 2 scenes failed"
+    assert events[-1].kind == "ended"
+    assert result.left > 0
+    assert result.done + result.failed + result.left == result.total == 26
+    statuses = [entry.status for entry in _entries(tmp_path / "out").values()]
+    assert statuses.count("pending") == result.left
+    assert "running" not in statuses
+
+
+def test_outputs_of_somebody_else_are_left_alone(batch, inputs, tmp_path):
+    mine = tmp_path / "out" / "s3_mask.tif"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    result, _ = batch(inputs, polygons=False)
+    assert (result.done, result.failed) == (5, 1)
+    assert _entries(tmp_path / "out")["s3"].kind == "refused"
+    assert mine.read_bytes() == b"mine"
+    result, _ = batch(inputs, polygons=False, overwrite=True, retry_failed=True)
+    assert result.done == 6
+    assert mine.read_bytes() != b"mine"
+
+
+def test_names_of_outputs(batch, inputs, tmp_path):
+    (inputs / "2024-05-06").mkdir()
+    shutil.move(inputs / "s0.tif", inputs / "2024-05-06" / "s1.tif")
+    with pytest.raises(ConfigError, match=r"s1\.tif and .*s1\.tif would both be s1"):
+        batch(inputs)
+    assert not list((tmp_path / "out").glob("*.tif"))
+    result, _ = batch(inputs, name="{date}/{parent}-{stem}", polygons=False)
+    assert result.done == 6
+    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.tif")}
+    assert "2024-05-06/2024-05-06-s1_mask.tif" in names
+    assert "undated/in-s2_mask.tif" in names
+
+
+def _sidecar(job, result):
+    """An extra output, made in the worker."""
+    path = result.outputs["mask"].with_suffix(".json")
+    path.write_text(json.dumps({"pid": os.getpid(), "scene": job.scene.stem}))
+    return {"note": path}
+
+
+def test_extras_are_made_in_the_worker_and_recorded(batch, inputs, tmp_path):
+    batch(inputs / "s0.tif", polygons=False, extras=(_sidecar,))
+    entry = _entries(tmp_path / "out")["s0"]
+    note = json.loads((tmp_path / "out" / entry.outputs["note"].path).read_text())
+    assert note["scene"] == "s0"
+    assert note["pid"] != os.getpid()
+
+
+def _vanish(job, result):
+    raise ConnectionError("the archive does not answer")
+
+
+def test_a_passing_failure_is_tried_again_and_told(batch, inputs, tmp_path):
+    result, events = batch(inputs / "s0.tif", polygons=False, extras=(_vanish,), retries=2)
+    assert [e.kind for e in events] == ["begun", "again", "again", "failed", "ended"]
+    assert result.failed == 1
+    entry = _entries(tmp_path / "out")["s0"]
+    assert (entry.kind, entry.attempts) == ("network", 3)
+    assert "does not answer (in _vanish" in entry.message
+    result, _ = batch(inputs / "s0.tif", polygons=False)
+    assert result.done == 1  # the next batch tries again without being told
+
+
+def _replace_input(job, result):
+    _scene(Path(job.scene.uri), seed=5, height=50, width=50)
+    return {}
+
+
+def _touch_while_reading(config, uri):
+    os.utime(uri, ns=(7, 7))
+
+
+def test_a_source_that_changes_while_it_is_read_leaves_no_output(
+    inputs, model, tmp_path, monkeypatch
+):
+    from geounet.archive import tasks
+
+    identities = iter(["first", "second"])
+    monkeypatch.setattr(tasks, "identify", lambda uri: next(identities))
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    config = RunConfig(model=str(model), output=tmp_path / "out", device="cpu")
+    made = tasks.segment(tasks.Task(str(inputs / "s0.tif"), config, digest, tmp_path / "out"))
+    assert (made.kind, made.error) == ("network", "TimeoutError")
+    assert "was changed or went away while it was read" in made.message
+    assert _tree(tmp_path / "out") == {}
+
+
+def test_another_model_on_a_worker_is_refused(inputs, model, tmp_path):
+    from geounet.archive import tasks
+
+    config = RunConfig(model=str(model), output=tmp_path / "out")
+    failure = tasks.segment(tasks.Task(str(inputs / "s0.tif"), config, "0" * 64, tmp_path / "out"))
+    assert (failure.kind, failure.error) == ("input", "ModelError")
+
+
+def _kill_a_worker(out, killed):
+    """Kill the process that owns the first hidden folder that appears."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not killed:
+        for stage in out.rglob(".geounet-*"):
+            pid = int(stage.name.rsplit("-", 2)[1])
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+            return
+        time.sleep(0.001)
+
+
+def test_a_worker_is_killed_in_the_middle_of_a_scene(batch, inputs, model, tmp_path):
+    out, killed = tmp_path / "out", []
+    _scene(inputs / "s0.tif", seed=1, height=900, width=900)  # long enough to be caught at
+    killer = threading.Thread(target=_kill_a_worker, args=(out, killed))
+    killer.start()
+    result, events = batch(inputs, **FAST)
+    killer.join()
+    assert killed
+    assert (result.done, result.failed) == (6, 0)
+    again = [e for e in events if e.kind == "again"]
+    assert again
+    assert "KilledWorker" in again[0].message
+    assert max(entry.attempts for entry in _entries(out).values()) > 1
+    assert _tree(out) == _serial(inputs, tmp_path / "serial", model, **FAST)
+    assert not list(out.rglob(".geounet-*"))
+
+
+def test_stopping_finishes_what_runs_and_leaves_the_rest_pending(batch, inputs, tmp_path):
+    for i in range(20):
+        shutil.copy(inputs / "s0.tif", inputs / f"t{i}.tif")
+    stop = threading.Event()
+    result, events = batch(
+        inputs, polygons=False, stop=stop, on_event=lambda e: e.kind == "done" and stop.set()
+    )
+    assert result.stopped == "interrupted"
+    assert result.exit_code == 3
+    assert 1 <= result.done < 10
+    assert result.done + result.left == result.total == 26
+    assert "stopping" in [e.kind for e in events]
+    entries = _entries(tmp_path / "out").values()
+    assert {entry.status for entry in entries} == {"done", "pending"}
+    assert all(entry.there(tmp_path / "out") for entry in entries if entry.status == "done")
+    result, _ = batch(inputs, polygons=False)
+    assert (result.done, result.exit_code) == (26, 0)
+
+
+_CLIENT = """
+import sys
+import geounet
+if __name__ == "__main__":
+    inputs, out, model = sys.argv[1:]
+    geounet.batch(inputs, output=out, model=model, device="cpu", workers=1, format="fgb",
+                  on_event=lambda e: print(e.kind, flush=True))
+"""
+
+
+def test_the_client_is_killed_and_the_batch_goes_on(batch, inputs, model, tmp_path):
+    """With workers of its own, which end with it."""
+    for i in range(10):
+        shutil.copy(inputs / f"s{i % 3}.tif", inputs / f"t{i}.tif")
+    script, out = tmp_path / "client.py", tmp_path / "out"
+    script.write_text(_CLIENT)
+    client = subprocess.Popen(
+        [sys.executable, script, inputs, out, model], stdout=subprocess.PIPE, text=True
+    )
+    with client:
+        for line in client.stdout:
+            if line.strip() == "done":
+                break
+        client.send_signal(signal.SIGKILL)
+    entries = _entries(out)
+    assert len(entries) == 16
+    before = sum(entry.status == "done" for entry in entries.values())
+    assert before >= 1
+    result, _ = batch(inputs, format="fgb")
+    assert (result.done, result.unchanged) == (16, before)
+    assert _tree(out) == _serial(inputs, tmp_path / "serial", model, format="fgb")
+    assert not list(out.rglob(".geounet-*"))
+
+
+def test_one_window_of_scenes_is_in_the_cluster(batch, inputs):
+    for i in range(20):
+        shutil.copy(inputs / "s0.tif", inputs / f"t{i}.tif")
+    _, events = batch(inputs, polygons=False)
+    assert max(event.running for event in events) <= engine._AHEAD * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tail": 5}, "tail"),
+        ({"retries": -1}, "retries"),
+        ({"threshold": 2}, "threshold"),
+        ({"name": "x"}, "--name"),
+    ],
+)
+def test_options_that_are_refused(inputs, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        geounet.batch(inputs, output=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_scenes(batch, tmp_path):
+    with pytest.raises(ConfigError, match="a batch needs scenes"):
+        batch(tmp_path / "*.tif")
+
+
+def test_the_parameters_that_decide_what_an_output_says():
+    base = engine.parameters_digest(RunConfig())
+    same = {"output": Path("x"), "name": "y", "device": "cuda", "batch": 3, "overwrite": True}
+    for name, value in same.items():
+        assert engine.parameters_digest(RunConfig(**{name: value})) == base, name
+    other = {"threshold": 0.4, "format": "fgb", "scale": 1e-3, "bands": ("a",), "tile": 64}
+    digests = {engine.parameters_digest(RunConfig(**{k: v})) for k, v in other.items()}
+    assert len(digests | {base}) == 6
+
+
+# -- whose fault -----------------------------------------------------------------------------------
+
+
+def _raised(error, *causes):
+    for outer, inner in zip((error, *causes), causes, strict=False):
+        outer.__cause__ = inner
+    return error
+
+
+def _unread(text):
+    return _raised(SceneError("cannot read"), rasterio.errors.RasterioIOError(text))
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "uri", "kind"),
+    [
+        (SceneError("lacks a band"), "/x.tif", "input"),
+        (_unread("damaged"), "/x.tif", "input"),
+        (SceneError("lacks a band"), "s3://b/x.tif", "input"),
+        (_unread("HTTP response code: 503"), "s3://b/x.tif", "network"),
+        (_unread("Could not resolve host"), "https://h/x.tif", "network"),
+        (_unread("HTTP response code: 404"), "https://h/x.tif", "input"),
+        (_unread("AccessDenied: no"), "/vsis3/b/x.tif", "input"),
+        (ConfigError("tile"), "/x.tif", "input"),
+        (OutputError("no room"), "/x.tif", "output"),
+        (MemoryError(), "/x.tif", "memory"),
+        (OutOfMemoryError("CUDA"), "/x.tif", "memory"),
+        (ConnectionResetError(), "s3://b/x.tif", "network"),
+        (TimeoutError(), "/x.tif", "network"),
+        (rasterio.errors.RasterioIOError("tags"), "/x.tif", "input"),
+        (ZeroDivisionError(), "/x.tif", "unexpected"),
+    ],
+)
+def test_whose_fault_an_error_is(error, uri, kind):
+    assert classify(error, uri) == kind
+
+
+# -- what killed workers leave ---------------------------------------------------------------------
+
+
+def test_only_what_a_dead_process_of_ours_left_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with staged({"mask": tmp_path / "a.tif"}) as drafts:
+        stage = drafts["mask"].parent
+        gone = tmp_path / stage.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+        elsewhere = tmp_path / f".geounet-another.host-{dead.pid}-x"
+        foreign = tmp_path / ".geounet-x"
+        for folder in (gone, elsewhere, foreign):
+            folder.mkdir()
+        (gone / "a.tif").touch()
+        assert sweep(tmp_path) == [gone]
+        assert {p.name for p in tmp_path.iterdir()} == {stage.name, elsewhere.name, foreign.name}
+        drafts["mask"].touch()
