@@ -332,8 +332,14 @@ class RunResult:
 def prepare(
     uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     config: RunConfig | None = None,
+    model: Model | None = None,
 ) -> Job:
     """Check that scene, model and parameters fit each other, without predicting anything.
+
+    Args:
+        uri: what `open_scene` takes.
+        config: what to do.
+        model: that of `config`, where it is loaded already.
 
     Raises:
         SceneError: the scene cannot be read, or lacks a band.
@@ -341,7 +347,7 @@ def prepare(
         ConfigError: a parameter breaks a rule.
     """
     config = config or RunConfig()
-    model = load_model(config.model)
+    model = model or load_model(config.model)
     needed = [name for band in model.spec.bands for name in (band.common_name, *band.accepts)]
     return fit(config.opened(uri, needed), model, config)
 

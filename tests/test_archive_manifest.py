@@ -189,7 +189,7 @@ def test_the_place_of_an_earlier_scene_is_taken_only_if_told(tmp_path):
     other = replace(A, uri="/moved/a.tif")
     with _begin(tmp_path, A):
         pass
-    with pytest.raises(ConfigError, match="an earlier batch made of /in/a.tif"):
+    with pytest.raises(ConfigError, match=r"an earlier batch made of /in/a\.tif"):
         _begin(tmp_path, other)
     with _begin(tmp_path, other, overwrite=True) as manifest:
         assert [entry.uri for entry in manifest.entries()] == [other.uri]

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import rasterio
 from pyarrow import parquet
 
 from geounet.archive import sources
-from geounet.archive.sources import check_template, find_scenes, identify, is_remote, target_of
+from geounet.archive.sources import check_template, find_scenes, identify, target_of
 from geounet.errors import ConfigError
 
 S3 = "s3://bucket/archive/b.tif"
@@ -22,7 +23,16 @@ S3 = "s3://bucket/archive/b.tif"
 def archive(tmp_path):
     """A folder with two scenes, a scene that is a folder, and things that are none."""
     folder = tmp_path / "in"
-    for name in ["a.tif", "x/b.TIFF", "p.SAFE/inside.jp2", "note.txt", ".c.tif", ".d/d.tif"]:
+    for name in [
+        "a.tif",
+        "x/b.TIFF",
+        "p.SAFE/inside.jp2",
+        "note.txt",
+        ".c.tif",
+        ".d/d.tif",
+        "l8/LC08_MTL.txt",
+        "l8/LC08_B3.TIF",
+    ]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -51,12 +61,13 @@ def test_a_scene_that_is_not_there_is_a_scene_all_the_same():
 
 
 def test_a_folder(archive):
-    wanted = [archive / "a.tif", archive / "p.SAFE", archive / "x" / "b.TIFF"]
+    wanted = [archive / "a.tif", archive / "l8", archive / "p.SAFE", archive / "x" / "b.TIFF"]
     assert sorted(_find(archive)) == sorted(map(str, wanted))
 
 
 def test_a_folder_that_is_one_scene(archive):
     assert _find(archive / "p.SAFE") == [str(archive / "p.SAFE")]
+    assert _find(archive / "l8") == [str(archive / "l8")]
 
 
 def test_a_glob(archive):
@@ -103,7 +114,7 @@ def test_a_csv_table(tmp_path, header):
 def test_a_table_without_scenes(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("id,cloud\n1,2\n")
-    with pytest.raises(ConfigError, match="has a column uri.*has id, cloud"):
+    with pytest.raises(ConfigError, match=r"has a column uri.*has id, cloud"):
         _find(path)
 
 
@@ -173,21 +184,16 @@ def test_scenes_are_found_one_by_one(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("uri", "remote"),
+    ("path", "url"),
     [
-        (S3, True),
-        ("/vsis3/bucket/a.tif", True),
-        ("/vsicurl/https://host/a.tif", True),
-        ("https://host/a.tif", True),
-        ("gs://bucket/a.tif", True),
-        ("/x/a.tif", False),
-        ("/vsizip/x.zip/a.tif", False),
-        ("file:///x/a.tif", False),
-        ("zip:///x.zip!a.tif", False),
+        ("/vsis3/bucket/a.tif", "s3://bucket/a.tif"),
+        ("/vsigs_streaming/bucket/a.tif", "gs://bucket/a.tif"),
+        ("/vsicurl/https://host/a.tif", "https://host/a.tif"),
+        (S3, S3),
     ],
 )
-def test_what_is_remote(uri, remote):
-    assert is_remote(uri) == remote
+def test_gdals_paths_as_urls(path, url):
+    assert sources._url(path) == url
 
 
 # -- identity --------------------------------------------------------------------------------------
@@ -258,6 +264,8 @@ def test_gdals_settings_mean_the_same_to_listings(env, settings):
         ("/in/x/a_20240131.tif", "{date}/{stem}", "2024-01-31/a_20240131"),
         ("/in/2024-01-31/a.tif", "{date}-{stem}", "2024-01-31-a"),
         ("/in/x/S2B_MSIL1C_20240131T1.SAFE", "{stem}", "S2B_MSIL1C_20240131T1"),
+        ("/in/S2B.SAFE.zip", "{stem}", "S2B"),
+        ("s3://bucket/x/a.tif", "{parent}/{stem}", "x/a"),
         ("https://host/x/a.tif?sig=/1.2", "{parent}/{stem}", "x/a"),
         ("/not/there.tif", "{date}/{stem}", "undated/there"),
         ("/a.tif", "{parent}/{stem}", "root/a"),
@@ -269,8 +277,6 @@ def test_names_of_outputs(uri, template, target):
 
 
 def test_the_date_may_come_from_the_tags(make_raster):
-    import rasterio
-
     path = make_raster(np.ones((1, 2, 2), np.uint8))
     with rasterio.open(path, "r+") as file:
         file.update_tags(ACQUIRED="2023-05-01T10:50:31Z")

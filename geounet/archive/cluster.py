@@ -257,6 +257,8 @@ class Team:
     resources: dict[str, float]
     """What a task that runs the network takes."""
     dashboard: str | None
+    ours: bool
+    """Whether the workers were started here and will not come back if all are lost."""
 
     @property
     def slots(self) -> int:
@@ -333,9 +335,17 @@ def _forget(client: Client, settings: _Settings) -> None:
         client.unregister_worker_plugin(settings.name)
 
 
-def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
+_PATIENT = {
     # A worker that dies is reported at once and not tried again behind the manifest's back.
-    stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
+    "distributed.scheduler.allowed-failures": 0,
+    # Loading torch on a busy machine takes longer than the 15 s after which Dask would give up a
+    # worker that is started anew.
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
+}
+
+
+def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
+    stack.enter_context(dask.config.set(_PATIENT))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")
         cluster = stack.enter_context(_LocalTeam(layout, "127.0.0.1:8787"))
@@ -347,6 +357,7 @@ def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
         layout.threads,
         {GPU: 1} if layout.gpus else {},
         _dashboard(client),
+        ours=True,
     )
 
 
@@ -386,7 +397,7 @@ def _join(client: Client, device: str, threads: int | None, patience: float) -> 
     use_gpus, share = judge(_see(client), device)
     chosen = ("cuda" if use_gpus else "cpu") if device == "auto" else device
     resources = {GPU: 1.0} if use_gpus else {}
-    return Team(client, chosen, threads or share, resources, _dashboard(client))
+    return Team(client, chosen, threads or share, resources, _dashboard(client), ours=False)
 
 
 def _see(client: Client) -> list[Seen]:

@@ -33,13 +33,13 @@ from geounet.archive.sources import (
     check_template,
     find_scenes,
     identify,
-    is_remote,
     target_of,
 )
 from geounet.archive.tasks import Extra, Large, Task, segment
 from geounet.errors import ConfigError
 from geounet.model import load_model, shipped_models
 from geounet.pipeline import RunConfig
+from geounet.remote import is_remote, redact
 from geounet.staging import sweep
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ _AHEAD = 2
 """Scenes in the cluster for each that can run."""
 _LONGEST_REST = 60.0
 """Seconds before another attempt, at most."""
+_DESERTED = 600.0
+"""Seconds without any worker after which a batch on this machine gives up."""
 _LOOK = 2.0
 """Seconds between looks at how many workers there are."""
 
@@ -210,10 +212,20 @@ def _settled(options: dict[str, Any], output: Path) -> tuple[BatchConfig, RunCon
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from error
     config = RunConfig.of(**{**rest, "output": output})
-    if config.model not in shipped_models():
-        config = config.model_copy(update={"model": str(Path(config.model).absolute())})
     config.shaping()
-    return settings, config
+    return settings, config.model_copy(update=_absolute(config))
+
+
+def _absolute(config: RunConfig) -> dict[str, Any]:
+    """Files that the parameters name, for workers in another folder."""
+    found: dict[str, Any] = {}
+    if config.model not in shipped_models():
+        found["model"] = str(Path(config.model).absolute())
+    if config.geometry:
+        found["geometry"] = config.geometry.absolute()
+    if config.cloud_mask and Path(config.cloud_mask).exists():
+        found["cloud_mask"] = str(Path(config.cloud_mask).absolute())
+    return found
 
 
 _WITHOUT_EFFECT = {"model", "output", "name", "device", "batch", "overwrite"}
@@ -223,6 +235,7 @@ _WITHOUT_EFFECT = {"model", "output", "name", "device", "batch", "overwrite"}
 def parameters_digest(config: RunConfig) -> str:
     """SHA-256 of the parameters that decide what the outputs say."""
     told = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    told["files"] = [identify(str(file)) for file in (config.geometry, config.cloud_mask) if file]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -293,6 +306,7 @@ class _Drive:
         self._back: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._stopped: str | None = None
         self._recalled = False
+        self._deserted: float | None = None
         self._token = uuid.uuid4().hex[:8]
 
     def run(self, team: Team) -> None:
@@ -332,8 +346,20 @@ class _Drive:
                 self._drop(list(self._flying))
                 return
             self._slots = self._team.slots
-            if not self._slots and self._flying:
-                self._tell("waiting", message="the cluster has no workers")
+            self._wait_for_workers()
+
+    def _wait_for_workers(self) -> None:
+        """Say that there are none; stop where none can come any more."""
+        if self._slots or not self._flying:
+            self._deserted = None
+            return
+        if self._deserted is None:
+            self._deserted = time.monotonic()
+            self._tell("waiting", message="the cluster has no workers")
+        if self._team.ours and time.monotonic() - self._deserted > _DESERTED:
+            self._stopped = self._stopped or "all workers were lost and could not be started anew"
+            self._recalled = True
+            self._drop(list(self._flying))
 
     def _fill(self, pending: Iterator[Entry]) -> None:
         """Keep a few scenes a worker in the cluster; those that rest take their places."""
@@ -421,7 +447,7 @@ class _Drive:
     def _finish(self, scene: Entry, made: Made) -> None:
         self._manifest.finish(scene, made)
         self._done += 1
-        self._tell("done", uri=scene.uri, spent=made.seconds, worker=made.worker)
+        self._tell("done", uri=redact(scene.uri), spent=made.seconds, worker=made.worker)
 
     def _fail(self, scene: Entry, failure: Failure) -> None:
         again = failure.passing and scene.attempts <= self._orders.settings.retries
@@ -430,11 +456,13 @@ class _Drive:
         if again:
             rest = min(self._orders.settings.rest * 2 ** (scene.attempts - 1), _LONGEST_REST)
             heapq.heappush(self._resting, (time.monotonic() + rest, scene.id, scene))
-            self._tell("again", uri=scene.uri, message=message, worker=failure.worker or None)
+            self._tell(
+                "again", uri=redact(scene.uri), message=message, worker=failure.worker or None
+            )
             return
         self._failed += 1
         self._new_failures += 1
-        self._tell("failed", uri=scene.uri, message=message, worker=failure.worker or None)
+        self._tell("failed", uri=redact(scene.uri), message=message, worker=failure.worker or None)
         self._consider_stopping(failure)
 
     def _consider_stopping(self, failure: Failure) -> None:

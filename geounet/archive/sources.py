@@ -21,6 +21,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from rasterio.errors import RasterioError
 
+from geounet import remote
 from geounet.crossings import date_in_name
 from geounet.errors import ConfigError
 from geounet.outlines import acquisition_time
@@ -30,20 +31,15 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-__all__ = ["Source", "check_template", "find_scenes", "identify", "is_remote", "target_of"]
+__all__ = ["Source", "check_template", "find_scenes", "identify", "target_of"]
 
-SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt"})
+SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".zip", ".tar"})
 """Files that are taken for scenes where a folder or a bucket is given."""
-FOLDERS = frozenset({".safe"})
-"""Folders that are one scene."""
 COLUMNS = ("uri", "url", "href", "path", "scene", "file", "filename")
 """Columns of a table that may hold the scenes, the first that is there."""
 
-_REMOTE = re.compile(
-    r"^(?:/vsi(?P<vsi>s3|gs|az|curl)(?:_streaming)?/|(?P<scheme>s3|gs|gcs|az|abfss?|https?)://)",
-    re.IGNORECASE,
-)
-_VSI = {"s3": "s3://", "gs": "gs://", "az": "az://", "curl": ""}
+METADATA = re.compile(r"MTD_MSIL(?:1C|2A)\.xml|.*_MTL\.(?:txt|xml|json)")
+"""Files that tell that their folder is one scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,9 @@ def _expand(source: str) -> Iterator[Source]:
     suffix = PurePosixPath(source).suffix.lower()
     if source == "-":
         return _lines(sys.stdin)
-    if is_remote(source):
+    if remote.is_remote(source):
         return _prefix(source) if source.endswith("/") else iter((Source(source),))
-    if Path(source).is_dir() and suffix not in FOLDERS:
+    if Path(source).is_dir():
         return _folder(source)
     if glob.has_magic(source) and not os.path.lexists(source):
         return map(_local, glob.iglob(source, recursive=True))  # noqa: PTH207 - takes absolute ones
@@ -105,24 +101,22 @@ def _existing(source: str) -> Path:
 
 def _local(path: str) -> Source:
     if "://" in path or path.startswith("/vsi"):
-        return Source(path, None if is_remote(path) else identify(path))
+        return Source(path, None if remote.is_remote(path) else identify(path))
     absolute = os.path.abspath(path)  # noqa: PTH100 - keeps links as told
     return Source(absolute, identify(absolute))
 
 
 def _folder(folder: str) -> Iterator[Source]:
-    """The rasters below a folder; hidden files and folders are none."""
+    """The scenes below a folder, or the folder itself; nothing hidden is one."""
     for parent, folders, files in os.walk(folder):
-        scenes = [name for name in folders if PurePosixPath(name).suffix.lower() in FOLDERS]
-        folders[:] = sorted(
-            name for name in folders if name not in scenes and not name.startswith(".")
-        )
-        scenes += [
-            name
-            for name in files
-            if PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-        yield from (_local(os.path.join(parent, name)) for name in sorted(scenes))  # noqa: PTH118
+        if any(METADATA.fullmatch(name) for name in files) or parent.lower().endswith(".safe"):
+            folders.clear()
+            yield _local(parent)
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield _local(os.path.join(parent, name))  # noqa: PTH118
 
 
 def _lines(lines: Iterable[str]) -> Iterator[Source]:
@@ -222,11 +216,6 @@ _LISTS = {
 # -- object stores ---------------------------------------------------------------------------------
 
 
-def is_remote(uri: str) -> bool:
-    """Whether a scene is behind a network: an object store or a web server."""
-    return bool(_REMOTE.match(uri))
-
-
 def _prefix(prefix: str) -> Iterator[Source]:
     """The rasters below a prefix of a bucket, a page of the listing at once."""
     import obstore  # noqa: PLC0415 - only where it is asked for
@@ -240,11 +229,12 @@ def _prefix(prefix: str) -> Iterator[Source]:
                 yield Source(f"{root}/{found['path']}", _etag(found))
 
 
+_VSI = re.compile(r"^/vsi(s3|gs|az|curl)(?:_streaming)?/")
+
+
 def _url(uri: str) -> str:
-    match = _REMOTE.match(uri)
-    if match and match["vsi"]:
-        return _VSI[match["vsi"].lower()] + uri[match.end() :]
-    return uri
+    """GDAL's path of a remote scene as a URL."""
+    return _VSI.sub(lambda kind: "" if kind[1] == "curl" else f"{kind[1]}://", uri)
 
 
 def _store(url: str) -> tuple[ObjectStore, str]:
@@ -288,7 +278,7 @@ def identify(uri: str) -> str | None:
     A folder is told by those of all files in it. None where nobody can tell: the scene is not
     there, or the server does not say.
     """
-    if is_remote(uri):
+    if remote.is_remote(uri):
         return _identify_remote(uri)
     path = _path(uri)
     try:
@@ -365,15 +355,23 @@ def target_of(uri: str, template: str) -> str:
             name of its folder) and ``{date}`` (2024-01-31: of the file's name, its folder's name
             or its tags; ``undated`` if none says it).
     """
-    path = PurePosixPath(urlsplit(uri).path if is_remote(uri) else uri.replace("!", ""))
-    values = {"stem": path.stem, "parent": path.parent.name or "root"}
+    stem, parent = _names(uri)
+    values = {"stem": stem, "parent": parent or "root"}
     if "{date" in template:
-        values["date"] = _date(uri, path) or "undated"
+        values["date"] = _date(uri, stem, parent) or "undated"
     return str(PurePosixPath(template.format(**values)))
 
 
-def _date(uri: str, path: PurePosixPath) -> str:
-    found = date_in_name(path.name) or date_in_name(path.parent.name)
+def _names(uri: str) -> tuple[str, str]:
+    """File name without suffix, and the name of the folder, fit for file names."""
+    if remote.is_remote(uri):
+        return remote.stem(uri), remote.stem(str(PurePosixPath(uri.partition("?")[0]).parent))
+    path = PurePosixPath(re.sub(r"[!*?]", "", uri))
+    return re.sub(r"\.SAFE$", "", path.stem, flags=re.IGNORECASE), path.parent.name
+
+
+def _date(uri: str, stem: str, parent: str) -> str:
+    found = date_in_name(stem) or date_in_name(parent)
     if found:
         return found
     try:

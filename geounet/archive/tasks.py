@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import socket
 import threading
 import time
@@ -16,20 +15,17 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rasterio.errors import RasterioError
 
 from geounet.archive.manifest import Failure, Kind, Made, Output
-from geounet.archive.sources import identify, is_remote
+from geounet.archive.sources import identify
 from geounet.errors import GeounetError, GeounetWarning, ModelError, OutputError, SceneError
 from geounet.model import Model, load_model, use_threads
-from geounet.pipeline import Job, RunConfig, RunResult, fit, run_job
-from geounet.scene import open_scene
+from geounet.pipeline import Job, RunConfig, RunResult, prepare, run_job
+from geounet.remote import redact
 from geounet.staging import sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["Extra", "Large", "Task", "classify", "model_of", "segment"]
 
@@ -74,7 +70,7 @@ def segment(task: Task) -> Made | Failure | Large:
             done = _segment(task)
         except Exception as error:  # noqa: BLE001 - told apart and reported by the client
             return Failure(
-                classify(error, task.uri),
+                classify(error),
                 type(error).__name__,
                 _message(error),
                 _worker(),
@@ -96,14 +92,10 @@ def _segment(task: Task) -> Made | Large:
     if task.threads:
         use_threads(task.threads)
     identity = identify(task.uri)
-    config = task.config
-    scene = open_scene(
-        task.uri, bands=config.bands, scale=config.scale, offset=config.offset, nodata=config.nodata
-    )
-    pixels = scene.grid.width * scene.grid.height
+    job = prepare(task.uri, task.config, model_of(task.config.model, task.model))
+    pixels = job.plan.width * job.plan.height
     if task.large is not None and pixels > task.large:
         return Large(pixels)
-    job = fit(scene, model_of(config.model, task.model), config)
     return record(task, job, run_job(job), identity)
 
 
@@ -113,10 +105,10 @@ def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Mad
     if identify(task.uri) != identity:
         for path in outputs.values():
             path.unlink(missing_ok=True)
-        raise TimeoutError(f"{task.uri} was changed or went away while it was read")
+        raise TimeoutError(f"{redact(task.uri)} was changed or went away while it was read")
     for extra in task.extras:
         outputs |= extra(job, result)
-    kept = ("pixels", "polygons", "model", "device", "bands", "bands_missing", "radiometry")
+    kept = ("pixels", "polygons", "model", "device", "bands", "bands_missing", "radiometry", "cloud_mask")
     record = result.as_dict()
     return Made(
         outputs={kind: _output(path, task.root) for kind, path in outputs.items()},
@@ -170,36 +162,18 @@ def model_of(source: str, digest: str) -> Model:
 
 # -- whose fault it was ----------------------------------------------------------------------------
 
-_ANSWERED = re.compile(r"\b(?:401|403|404|410)\b|AccessDenied|NoSuchKey|NoSuchBucket")
-"""What a server says when asking again would not help."""
 
-
-def classify(error: BaseException, uri: str) -> Kind:
+def classify(error: BaseException) -> Kind:
     """Whose fault an error is, and so whether the scene is worth another attempt."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "memory"
     if isinstance(error, OutputError):
         return "output"
-    if isinstance(error, GeounetError):
-        return _classify_scene(error, uri)
-    if isinstance(error, RasterioError) and not is_remote(uri):
+    if isinstance(error, SceneError) and error.passing:
+        return "network"
+    if isinstance(error, (GeounetError, RasterioError)):
         return "input"
     return "network" if isinstance(error, OSError) else "unexpected"
-
-
-def _classify_scene(error: GeounetError, uri: str) -> Kind:
-    """A remote scene that GDAL could not read was not reached, unless the server answered."""
-    causes = list(_causes(error))
-    unread = any(isinstance(cause, (RasterioError, OSError)) for cause in causes[1:])
-    if not (isinstance(error, SceneError) and unread and is_remote(uri)):
-        return "input"
-    return "input" if any(_ANSWERED.search(str(cause)) for cause in causes) else "network"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _message(error: Exception) -> str:
