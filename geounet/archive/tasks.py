@@ -108,7 +108,16 @@ def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Mad
         raise TimeoutError(f"{redact(task.uri)} was changed or went away while it was read")
     for extra in task.extras:
         outputs |= extra(job, result)
-    kept = ("pixels", "polygons", "model", "device", "bands", "bands_missing", "radiometry", "cloud_mask")
+    kept = (
+        "pixels",
+        "polygons",
+        "model",
+        "device",
+        "bands",
+        "bands_missing",
+        "radiometry",
+        "cloud_mask",
+    )
     record = result.as_dict()
     return Made(
         outputs={kind: _output(path, task.root) for kind, path in outputs.items()},
