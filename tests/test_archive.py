@@ -30,10 +30,10 @@ from geounet.model import (
     InputBand,
     ModelSpec,
     Normalisation,
-    build_network,
     save_model,
 )
 from geounet.pipeline import RunConfig
+from geounet.segmenter import build_network
 from geounet.staging import staged, sweep
 
 pytestmark = [

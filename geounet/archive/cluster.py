@@ -29,8 +29,8 @@ from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 
+from geounet.engines import count_gpus
 from geounet.errors import ConfigError, GeounetWarning
-from geounet.model import count_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -21,8 +21,9 @@ from rasterio.errors import RasterioError
 
 from geounet.archive.manifest import Failure, Kind, Made, Output
 from geounet.archive.sources import identify
+from geounet.engines import use_threads
 from geounet.errors import GeounetError, GeounetWarning, ModelError, OutputError, SceneError
-from geounet.model import Model, load_model, use_threads
+from geounet.model import Model, load_model
 from geounet.pipeline import Job, RunConfig, RunResult, prepare, run_job
 from geounet.remote import redact
 from geounet.staging import sweep
@@ -113,6 +114,7 @@ def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Mad
         "polygons",
         "model",
         "device",
+        "engine",
         "bands",
         "bands_missing",
         "radiometry",

@@ -11,15 +11,19 @@ from geounet.engines.choice import (
     EngineChoice,
     EngineName,
     choose_engine,
+    count_gpus,
     open_engine,
     resolve_device,
 )
+from geounet.engines.threads import use_threads
 
 __all__ = [
     "Engine",
     "EngineChoice",
     "EngineName",
     "choose_engine",
+    "count_gpus",
     "open_engine",
     "resolve_device",
+    "use_threads",
 ]

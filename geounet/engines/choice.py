@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from geounet.model import Model
     from geounet.spec import Inputs
 
-__all__ = ["EngineChoice", "EngineName", "choose_engine", "open_engine", "resolve_device"]
+__all__ = [
+    "EngineChoice",
+    "EngineName",
+    "choose_engine",
+    "count_gpus",
+    "open_engine",
+    "resolve_device",
+]
 
 EngineName = Literal["torch", "openvino", "openvino-int8"]
 """PyTorch; OpenVINO in float32; OpenVINO with the quantized network that lies beside the model."""
@@ -48,6 +55,15 @@ def resolve_device(name: str = "auto") -> str:
             f"--device must be auto, cpu, cuda, cuda:N or mps, and present; got {name!r} ({reason})"
         ) from error
     return name
+
+
+def count_gpus() -> int:
+    """How many CUDA devices this process sees."""
+    if not _may_have_a_card():
+        return 0
+    import torch  # noqa: PLC0415 - costs seconds
+
+    return torch.cuda.device_count()
 
 
 def _may_have_a_card() -> bool:

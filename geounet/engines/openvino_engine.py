@@ -9,7 +9,6 @@ around it is made for the scene's bands, so that stored integers go in as they w
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from itertools import islice
@@ -21,6 +20,7 @@ from openvino import opset13 as ops
 
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
+from geounet.engines.threads import usual_threads
 from geounet.errors import ModelError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class OpenVinoEngine:
     def __init__(
         self, model: Model, inputs: Inputs, *, quantized: bool = False, batch: int | None = None
     ) -> None:
-        self.batch = batch or min(_cores(), _STREAMS)
+        self.batch = batch or min(usual_threads(), _STREAMS)
         self._model = model
         self._spec = model.spec
         self._inputs = inputs
@@ -198,7 +198,7 @@ class OpenVinoEngine:
             whole = _surround(network, self._spec, self._inputs, dtype)
             settings = {
                 "NUM_STREAMS": self.batch,
-                "INFERENCE_NUM_THREADS": _cores(),
+                "INFERENCE_NUM_THREADS": usual_threads(),
                 "INFERENCE_PRECISION_HINT": "f32",  # not bfloat16 where the processor has it
             }
             self._compiled[key] = ov.Core().compile_model(whole, "CPU", settings)
@@ -221,11 +221,3 @@ def _fill(request: ov.InferRequest, dn: NDArray[Any], observed: NDArray[np.bool_
     numbers[0, :, :height, :width] = dn
     seen[...] = False
     seen[0, 0, :height, :width] = observed
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
 from geounet.engines.choice import resolve_device
+from geounet.engines.threads import told_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,6 +55,8 @@ class TorchEngine:
         device: str = "auto",
         batch: int | None = None,
     ) -> None:
+        if threads := told_threads():
+            torch.set_num_threads(threads)
         self.device = torch.device(resolve_device(device))
         self.batch = batch or (2 if self.device.type == "cpu" else 16)
         self._spec = model.spec

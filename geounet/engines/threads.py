@@ -1,0 +1,31 @@
+"""How many threads the engines of this process take on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["told_threads", "use_threads", "usual_threads"]
+
+_told: dict[str, int] = {}
+
+
+def use_threads(count: int) -> None:
+    """Let engines that are opened from now on take so many threads: processes share the cores."""
+    _told["count"] = count
+
+
+def told_threads() -> int | None:
+    """What `use_threads` was told; None if nothing."""
+    return _told.get("count")
+
+
+def usual_threads() -> int:
+    """What `use_threads` was told, else one for each core that this process may use."""
+    return told_threads() or _cores()
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
