@@ -6,11 +6,15 @@
 Each line is measured in a process of its own, in turn, so that a machine's moods fall on all alike:
 
     read      the scene read by rasterio alone, by rows of blocks, all bands
+    plain     the same, and green > nir written as a tiled, compressed GeoTIFF
     forward   the same engine's passes over the same windows, already in memory
-    free      the whole run with a network that costs nothing (one 1 x 1 convolution)
+    mask      the whole run with an engine that costs nothing, without polygons
+    free      the same with polygons
     run       the whole run with the model: read, predict, blend, mask, polygons
 
-Printed are medians and their ratios: free / read and run / forward are what the pipeline adds.
+The engine that costs nothing compares two bands' numbers as they are stored, so that its masks and
+polygons are those of real water. Printed are medians and their ratios: mask / plain and
+run / forward are what the pipeline adds.
 """
 
 from __future__ import annotations
@@ -25,38 +29,64 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
 import torch
 from rasterio.windows import Window
-from torch import nn
 
 from geounet import pipeline
-from geounet.engines.torch_engine import TorchEngine
-from geounet.model import Model, load_model
-from geounet.scene import open_scene
-from geounet.segmenter import Segmenter
+from geounet.deciding import decide
+from geounet.engines import open_engine
 from geounet.tiling import Axis
 from geounet.tiling import Window as Tiles
 
-LINES = ("read", "forward", "free", "run")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINES = ("read", "plain", "forward", "mask", "free", "run")
+RATIOS = (("mask", "plain"), ("free", "plain"), ("run", "forward"))
+GREEN, NIR = 2, 7
 
 
 def read(options: argparse.Namespace) -> dict[str, float]:
     """Seconds to read the scene with rasterio alone."""
     start = time.perf_counter()
     with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(options.scene) as scene:
-        step = scene.block_shapes[0][0]
-        for row in range(0, scene.height, step):
-            scene.read(window=Window(0, row, scene.width, min(step, scene.height - row)))
+        for window in windows(scene):
+            scene.read(window=window)
     return {"total": time.perf_counter() - start}
+
+
+def plain(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds to read the scene and to write a mask with rasterio alone."""
+    start = time.perf_counter()
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": 255, "tiled": True,
+               "blockxsize": 512, "blockysize": 512, "compress": "deflate"}  # fmt: skip
+    with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(options.scene) as scene:
+        size = {"width": scene.width, "height": scene.height}
+        place = {"crs": scene.crs, "transform": scene.transform}
+        with rasterio.open(options.output / "m.tif", "w", **profile, **size, **place) as target:
+            for window in windows(scene):
+                dn = scene.read(window=window)
+                target.write((dn[GREEN] > dn[NIR]).view(np.uint8), 1, window=window)
+    return {"total": time.perf_counter() - start}
+
+
+def windows(scene: rasterio.DatasetReader) -> Iterator[Window]:
+    """Rows of blocks."""
+    step = scene.block_shapes[0][0]
+    for row in range(0, scene.height, step):
+        yield Window(0, row, scene.width, min(step, scene.height - row))
 
 
 def forward(options: argparse.Namespace) -> dict[str, float]:
     """Seconds of the engine's passes over as many windows as the scene has, one row repeated."""
     job = pipeline.prepare(options.scene, config(options))
-    engine = TorchEngine(job.model, job.inputs, device=options.device, batch=options.batch)
+    engine = open_engine(
+        job.model, job.inputs, device=job.device, engine=job.engine, batch=options.batch
+    )
     cols = job.plan.cols
     width = cols.starts[min(len(cols.starts) - 1, 3)] + cols.tile
     with job.scene.open() as reader:
@@ -80,26 +110,44 @@ def sync(device: str) -> None:
         torch.cuda.synchronize()
 
 
-class Free(nn.Module):
-    """NDWI-like scores in one 1 x 1 convolution."""
+class FreeEngine:
+    """Probabilities of water out of one comparison of two bands' stored numbers."""
 
-    def __init__(self, bands: int, classes: int) -> None:
-        super().__init__()
-        self.scores = nn.Conv2d(bands, classes, 1, bias=False)
-        nn.init.zeros_(self.scores.weight)
-        with torch.no_grad():
-            self.scores.weight[1, 2], self.scores.weight[1, 7] = 4.0, -4.0
+    channels = 3
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.scores(x)
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    def asarray(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def predict(
+        self, dn: np.ndarray, _: np.ndarray, cols: Axis
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        scores = np.zeros((3, cols.tile, cols.tile), np.float32)
+        for i, start in enumerate(cols.starts):
+            span = slice(start, start + cols.tile)
+            np.copyto(scores[1], dn[GREEN, :, span] > dn[NIR, :, span])
+            np.subtract(1, scores[1], out=scores[0])
+            yield i, scores
+
+    def decide(
+        self, scores: np.ndarray, observed: np.ndarray, threshold: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return decide(scores, observed, ("land", "water", "obscured"), threshold)
 
 
-def free(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds by stage of a run whose network costs nothing."""
-    spec = load_model(options.model).spec
-    body = Free(len(spec.bands), len(spec.classes))
-    model = Model(spec, Segmenter(body, spec.normalisation), "free")
-    return finished(pipeline.fit(open_scene(options.scene), model, config(options)))
+def mask(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds by stage of a run without polygons whose engine costs nothing."""
+    return free(options, polygons=False)
+
+
+def free(options: argparse.Namespace, *, polygons: bool = True) -> dict[str, float]:
+    """Seconds by stage of a run whose engine costs nothing."""
+    pipeline.open_engine = FreeEngine
+    return finished(pipeline.prepare(options.scene, config(options, polygons=polygons)))
 
 
 def run(options: argparse.Namespace) -> dict[str, float]:
@@ -107,19 +155,27 @@ def run(options: argparse.Namespace) -> dict[str, float]:
     return finished(pipeline.prepare(options.scene, config(options)))
 
 
+def processor() -> float:
+    """Seconds that all threads spent on a processor; other programs hardly change them."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
 def finished(job: pipeline.Job) -> dict[str, float]:
     result = pipeline.run_job(job)
-    return dict(result.seconds) | {"polygons_written": result.polygons or 0}
+    return {**result.seconds, "polygons_written": result.polygons or 0, "profile": result.profile}
 
 
-def config(options: argparse.Namespace) -> pipeline.RunConfig:
+def config(options: argparse.Namespace, **more: Any) -> pipeline.RunConfig:
     return pipeline.RunConfig.of(
         model=options.model,
         output=options.output,
         device=options.device,
+        engine=options.engine,
         batch=options.batch,
         format=options.format,
         overwrite=True,
+        **more,
     )
 
 
@@ -141,7 +197,7 @@ def main(options: argparse.Namespace) -> None:
     peak = {k: max(r["peak_mib"] for r in found) for k, found in records.items()}
     for name, seconds in total.items():
         print(f"{name:<8} {seconds:8.2f} s   peak {peak[name]:6.0f} MiB")
-    for above, below in (("free", "read"), ("run", "forward")):
+    for above, below in RATIOS:
         if above in total and below in total:
             print(f"{above} / {below}: {total[above] / total[below]:.2f}")
     if options.json:
@@ -156,6 +212,7 @@ if __name__ == "__main__":
     parser.add_argument("scene", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--format", default="gpkg")
     parser.add_argument("--repeat", type=int, default=3)
@@ -166,7 +223,9 @@ if __name__ == "__main__":
     if given.one:
         with tempfile.TemporaryDirectory() as folder:
             given.output = Path(folder)
-            record = {"read": read, "forward": forward, "free": free, "run": run}[given.one](given)
+            before = processor()
+            record = globals()[given.one](given)
+            record["processor"] = processor() - before
         record["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(record))
     else:
