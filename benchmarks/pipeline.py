@@ -146,7 +146,7 @@ def mask(options: argparse.Namespace) -> dict[str, float]:
 
 def free(options: argparse.Namespace, *, polygons: bool = True) -> dict[str, float]:
     """Seconds by stage of a run whose engine costs nothing."""
-    pipeline.open_engine = FreeEngine
+    pipeline.open_ladder = FreeEngine
     return finished(pipeline.prepare(options.scene, config(options, polygons=polygons)))
 
 

@@ -91,9 +91,9 @@ class StripBlender:
         asarray: Callable[[NDArray[np.float32]], Any] = np.asarray,
     ) -> None:
         self._plan = plan
+        self._sums = zeros((channels, plan.rows.tile, plan.width))
         self._down = [asarray(w[:, None]) for w in axis_weights(plan.rows, kind)]
         self._across = [asarray(w[None, :]) for w in axis_weights(plan.cols, kind)]
-        self._sums = zeros((channels, plan.rows.tile, plan.width))
         self._held = 0  # rows at the top that hold sums of the rows of windows before
         self._reached = 0  # columns below them that hold sums of the row of windows in hand
         self._done = 0  # rows that were taken and make room before the next window is added

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import geounet
 from geounet.blending import BlendWindow, StripBlender
-from geounet.engines import EngineChoice, EngineName, choose_engine, open_engine, resolve_device
+from geounet.engines import EngineChoice, EngineName, choose_engine, open_ladder, resolve_device
 from geounet.errors import ConfigError, GeounetWarning
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
 from geounet.model import Inputs, Model, load_model, match_bands
@@ -411,7 +411,7 @@ def predict_strips(
     indices = job.plan.rows.touching(top, bottom)
     across = len(job.plan.cols.starts)
     margin = job.model.spec.margin
-    engine = open_engine(
+    engine = open_ladder(
         job.model, job.inputs, device=job.device, engine=job.engine, batch=job.config.batch
     )
     blender = StripBlender(

@@ -347,6 +347,23 @@ def test_progress_ends_at_the_number_of_windows(make_water):
     assert {p.total for p in seen} == {job.plan.count}
 
 
+def test_a_run_that_is_out_of_memory_goes_on_with_fewer_windows(make_water, tmp_path, monkeypatch):
+    """The network has room for two; the mask is what it is without the limit."""
+
+    class Large(Ratio):
+        def forward(self, x):
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    path, expected = make_water(90, 110)
+    monkeypatch.setattr(pipeline, "load_model", lambda _: _model(Large()))
+    with pytest.warns(GeounetWarning, match="with 8 windows at once on cpu") as said:
+        result = run(path, output=tmp_path / "out", batch=8, device="cpu", polygons=False)
+    assert len(said) == 1
+    assert np.array_equal(_mask(result), expected)
+
+
 # -- memory and threads ----------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Engines: what runs a model's network over windows, behind one protocol.
 
-`open_engine` picks one. PyTorch runs every network on every device; OpenVINO runs networks on the
-CPU, and the quantized form of those that have one.
+`open_engine` picks one, `open_ladder` one that goes on with less where memory runs out. PyTorch
+runs every network on every device; OpenVINO runs networks on the CPU, and the quantized form of
+those that have one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from geounet.engines.choice import (
     open_engine,
     resolve_device,
 )
+from geounet.engines.ladder import open_ladder
 from geounet.engines.threads import use_threads
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "choose_engine",
     "count_gpus",
     "open_engine",
+    "open_ladder",
     "resolve_device",
     "use_threads",
 ]

@@ -25,6 +25,9 @@ class Engine(Protocol):
     CPU. `zeros` and `asarray` make such arrays, `decide` brings finished rows back as numpy ones.
     """
 
+    batch: int
+    """Windows predicted at once; it may be set between rows."""
+
     @property
     def channels(self) -> int:
         """Channels of the scores: one a class."""
