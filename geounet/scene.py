@@ -236,6 +236,29 @@ class Scene:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
             yield SceneReader(self, stack.enter_context(open_raster(self.product.path, self.uri)))
 
+    def share_observed(self, side: int = 512) -> float | None:
+        """About which share of the pixels was observed, by a thin grid of them in three bands.
+
+        None where that would fetch all of a remote scene, because it has no overviews.
+
+        Args:
+            side: rows and columns that are looked at, at most.
+
+        Raises:
+            SceneError: the scene cannot be read.
+        """
+        path = self.product.path
+        if remote.is_remote(path):
+            with open_raster(path, self.uri) as source:
+                if not source.overviews(1):
+                    return None
+        shape = tuple(min(side, size) for size in self.grid.shape)
+        indexes = [i for i, name in enumerate(self.bands) if name != "-"][:3]
+        with self.open() as reader:
+            out = np.empty((len(indexes), *shape), self.dtype)
+            tile = reader.read(Window(0, 0, *self.grid.shape), indexes, out=out)
+        return float(tile.valid.mean())
+
     @property
     def cloud_mask(self) -> str | None:
         """Name and rule of the cloud layer, for the record."""

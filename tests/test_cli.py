@@ -316,6 +316,30 @@ def test_info(call, make_water):
         assert part in said
 
 
+def test_info_says_all_that_was_understood(call, make_raster, tmp_path):
+    dn = np.full((4, 40, 60), 900, np.uint16)
+    dn[:, :, :15] = 0
+    path = make_raster(dn, descriptions=("B02", "B03", "B8A", "SCL"), scale=1e-4, offset=-0.1)
+    mask = make_raster(np.ones((1, 40, 60), np.uint8), "clouds.tif")
+    code, said, _ = call("info", path, "--cloud-mask", mask, "--window", "0,10,30,30")
+    assert code == 0
+    lines = _table(said)
+    assert lines["kind"] == "raster"
+    assert lines["size"] == "30 x 30 pixels"
+    assert lines["part"] == "0,10,30,30 of 60 x 40 pixels"
+    assert lines["observed"] == "about 50.0%"
+    assert lines["clouds"] == "clouds (nonzero)"
+    assert lines["bands"].startswith("blue, green, nir08, ")
+    assert lines["- green"].startswith("B03")
+    record = _strict_json(call("info", path, "--json")[1])
+    assert [band["own name"] for band in record["bands"]] == ["B02", "B03", "B8A", "SCL"]
+    assert [band["name"] for band in record["bands"]][:3] == ["blue", "green", "nir08"]
+    assert record["bands"][1]["scale"] == 1e-4
+    assert record["observed"] == 0.75
+    assert record["acquired"] is None
+    assert record["clouds"] == "none"
+
+
 def test_info_as_json(call, make_raster):
     dn = np.full((3, 20, 30), 0.1, np.float32)
     path = make_raster(dn, descriptions=("green", "red", "nir"), nodata=float("nan"), offset=0.01)

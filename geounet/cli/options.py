@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
 from geounet.errors import ConfigError
 
 _Number = TypeVar("_Number", int, float)
+_Four: TypeAlias = tuple[_Number, _Number, _Number, _Number]
 
 
 class Resample(StrEnum):
@@ -192,7 +193,7 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
-def four(text: str | None, option: str, kind: type[_Number]) -> tuple[_Number, ...] | None:
+def four(text: str | None, option: str, kind: type[_Number]) -> _Four[_Number] | None:
     """Four numbers in a text with commas between them.
 
     Raises:

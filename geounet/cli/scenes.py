@@ -46,6 +46,8 @@ from geounet.cli.show import print_table, progress_bar, say
 from geounet.errors import GeounetWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from geounet.pipeline import Job, RunResult
     from geounet.scene import Scene
 
@@ -189,9 +191,15 @@ def info(
     offset: Offset = None,
     nodata: Nodata = None,
     resampling: Resampling = Resample.bilinear,
+    window: PartWindow = None,
+    bbox: PartBox = None,
+    bbox_crs: PartBoxCrs = None,
+    geometry: PartGeometry = None,
+    cloud_mask: CloudMask = None,
+    cloud_rule: CloudRule = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is understood of a scene: bands, grid, radiometry."""
+    """Show what is understood of a scene: kind, sensor, bands, grids, radiometry and why."""
     from geounet.scene import open_scene  # noqa: PLC0415 - keeps --help fast
 
     found = open_scene(
@@ -202,8 +210,78 @@ def info(
         offset=offset,
         nodata=nodata,
         resampling=resampling.value,
+        window=four(window, "--window", int),
+        bbox=four(bbox, "--bbox", float),
+        bbox_crs=bbox_crs,
+        geometry=geometry,
+        cloud_mask=cloud_mask,
+        cloud_rule=None if cloud_rule is None else cloud_rule.value,
     )
-    say(_scene_record(found), as_json=as_json)
+    say(_info_record(found, as_json=as_json), as_json=as_json)
+
+
+def _info_record(scene: Scene, *, as_json: bool) -> dict[str, Any]:
+    """All that is understood; for people in lines, for machines in parts."""
+    product, details = scene.product, _band_details(scene)
+    share = scene.share_observed()
+    clouds = scene.cloud_mask or ("not used; --cloud-mask product" if product.clouds else "none")
+    known = {
+        "kind": product.kind,
+        "sensor": product.sensor or "not known",
+        "level": product.level or "not known",
+        "acquired": product.acquired or "not known",
+    }
+    record = _scene_record(scene)
+    return {
+        "scene": record.pop("scene"),
+        **({key: getattr(product, key) for key in known} if as_json else known),
+        **record,
+        **({"bands": details} if as_json else _band_lines(details)),
+        "observed": share if as_json else _share(share),
+        "clouds": clouds,
+    }
+
+
+def _share(share: float | None) -> str:
+    return "not looked at: it has no overviews" if share is None else f"about {share:.1%}"
+
+
+def _band_details(scene: Scene) -> list[dict[str, Any]]:
+    """Of each band its names, centre wavelength, own grid and radiometry."""
+    from geounet.sensors import SENSORS  # noqa: PLC0415 - keeps --help fast
+
+    product, count = scene.product, len(scene.bands)
+    sensor = SENSORS.get(product.sensor or "")
+    centres = {band.common_name: band.centre for band in sensor.bands} if sensor else {}
+    own = product.names if len(product.names) == count else (None,) * count
+    return [
+        {
+            "name": name,
+            "own name": called,
+            "wavelength": centres.get(name),
+            "pixels": factor,
+            "scale": scale,
+            "offset": offset,
+        }
+        for name, called, factor, scale, offset in zip(
+            scene.bands, own, product.factors or (1,) * count,
+            scene.radiometry.scale, scene.radiometry.offset, strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _band_lines(details: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """All bands in a line, and below it what is known of each."""
+    lines = {"bands": ", ".join(band["name"] for band in details)}
+    for band in details:
+        notes = [
+            band["own name"] if band["own name"] not in {None, band["name"]} else "",
+            f"{band['wavelength']:.3f} um" if band["wavelength"] else "",
+            "one for {0} x {0} pixels".format(band["pixels"]) if band["pixels"] > 1 else "",
+        ]
+        if any(notes) and band["name"] != "-":
+            lines[f"- {band['name']}"] = ", ".join(note for note in notes if note)
+    return lines
 
 
 def _scene_record(scene: Scene) -> dict[str, Any]:
