@@ -540,3 +540,15 @@ def test_a_refusal_by_pixels_names_the_scene(make_raster):
 def test_what_holds_no_reflectance_is_not_looked_at(make_raster):
     scene = open_scene(make_raster(_numbers(8, 8, 4), descriptions=(*GRN, "QA"), scale=1e-4))
     assert scene.checked((3,)) is scene
+
+
+def test_the_share_observed_of_a_scene_and_of_its_parts(make_raster, monkeypatch):
+    dn = _numbers(40, 60)
+    dn[:, :, :15] = 0
+    scene = open_scene(make_raster(dn, **TOLD))
+    assert scene.share_observed() == 0.75
+    assert scene.crop(Window(0, 0, 40, 30)).share_observed() == 0.5
+    assert scene.share_observed(side=4) == 0.75
+    # a remote scene without overviews would be fetched whole
+    monkeypatch.setattr(scene_module.remote, "is_remote", lambda _: True)
+    assert scene.share_observed() is None
