@@ -511,6 +511,16 @@ class Manifest:
         )
         return {str(Path(target).parent) for (target,) in rows}
 
+    def in_use(self) -> bool:
+        """Whether a batch is writing."""
+        lock = FileLock((self._folder / MANIFEST).with_suffix(".lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
     def last_batch(self) -> dict[str, Any]:
         """When the last batch started and finished, why it was stopped, what it was asked to do."""
         row = self._db.execute(
