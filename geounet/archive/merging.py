@@ -1,0 +1,160 @@
+"""All polygons of a batch in one GeoParquet file, a few thousand at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import pyogrio
+import pyproj
+import shapely
+from pyarrow import parquet
+
+from geounet.archive.manifest import Manifest
+from geounet.errors import OutputError
+from geounet.staging import check_free, staged
+from geounet.vectors import to_wgs84
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["merge_polygons"]
+
+_ROWS = 20_000
+"""Polygons in memory at once."""
+
+_KINDS = {3: "Polygon", 6: "MultiPolygon"}
+"""GEOS's numbers of the types of geometry."""
+_BOX = ("xmin", "ymin", "xmax", "ymax")
+_COLUMNS: dict[str, pa.DataType] = {
+    "scene": pa.string(),
+    "source": pa.string(),
+    "acquired": pa.string(),
+    "class": pa.string(),
+    **dict.fromkeys(
+        ("area_m2", "perimeter_m", "area_low_m2", "area_high_m2", "mean_probability",
+         "min_probability"), pa.float64(),
+    ),
+    "touches_edge": pa.bool_(),
+    "touches_unobserved": pa.bool_(),
+    "bbox": pa.struct([(side, pa.float64()) for side in _BOX]),
+    "geometry": pa.binary(),
+}  # fmt: skip
+
+
+def merge_polygons(output: Path, path: Path | None = None, *, overwrite: bool = False) -> Path:
+    """Put the polygons of all scenes that are done into one GeoParquet file.
+
+    It is GeoParquet 1.1 in WGS 84 with a bounding box column, and a column ``scene`` that says
+    where in the output folder each comes from. A polygon that spans scenes stays in parts; the
+    masks' `mosaic` joins it. Memory does not grow with the number of scenes.
+
+    Args:
+        output: a batch's output folder.
+        path: what to write; ``polygons.parquet`` in that folder if None.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: there is no manifest in the folder.
+        OutputError: the file exists or cannot be written, or polygons are gone or have no CRS.
+    """
+    path = path or output / "polygons.parquet"
+    check_free({"polygons": path}, overwrite=overwrite)
+    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    kinds: set[str] = set()
+    with Manifest.read(output) as manifest, staged({"polygons": path}) as drafts:
+        schema = pa.schema(list(_COLUMNS.items()))
+        with parquet.ParquetWriter(drafts["polygons"], schema, compression="zstd") as writer:
+            for name, frame in _frames(manifest, output):
+                shapes = to_wgs84(frame)
+                writer.write_table(_table(name, frame, shapes, schema))
+                low, high = np.split(shapely.total_bounds(shapes), 2)
+                bounds = np.concatenate([np.fmin(bounds[:2], low), np.fmax(bounds[2:], high)])
+                kinds |= {_KINDS[i] for i in np.unique(shapely.get_type_id(shapes)).tolist()}
+            writer.add_key_value_metadata({"geo": json.dumps(_describe(bounds, kinds))})
+    return path
+
+
+def _frames(manifest: Manifest, output: Path) -> Iterator[tuple[str, gpd.GeoDataFrame]]:
+    for entry in manifest.entries("done"):
+        polygons = entry.outputs.get("polygons")
+        if polygons is None:
+            continue
+        try:
+            for frame in _read(output / polygons.path):
+                if len(frame):
+                    yield entry.target, frame
+        except (OSError, pyogrio.errors.DataSourceError, pa.ArrowInvalid) as error:
+            raise OutputError(
+                f"the polygons of all scenes that are done are merged; {polygons.path} cannot be "
+                f"read: {error}. Run the batch again to have it made anew."
+            ) from error
+
+
+def _read(path: Path) -> Iterator[gpd.GeoDataFrame]:
+    """A file's features, some at a time."""
+    if path.suffix == ".parquet":
+        with parquet.ParquetFile(path) as file:
+            about = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]
+            for rows in file.iter_batches(_ROWS):
+                yield _frame(pa.Table.from_batches([rows]), "geometry", about.get("crs"), path)
+        return
+    with pyogrio.raw.open_arrow(path, batch_size=_ROWS, use_pyarrow=True) as (about, rows):
+        for some in rows:
+            geometry = about["geometry_name"] or "wkb_geometry"
+            yield _frame(pa.Table.from_batches([some]), geometry, about["crs"], path)
+
+
+def _frame(table: pa.Table, geometry: str, crs: Any, path: Path) -> gpd.GeoDataFrame:
+    if not crs:
+        raise OutputError(
+            f"polygons of many scenes are put into WGS 84; those in {path.name} have no CRS. "
+            f"Give the scenes one."
+        )
+    shapes = shapely.from_wkb(table[geometry].to_numpy())
+    columns = [name for name in table.column_names if name in _COLUMNS and name != geometry]
+    values = {name: table[name].to_pandas() for name in columns if name != "bbox"}
+    return gpd.GeoDataFrame(values, geometry=shapes, crs=pyproj.CRS.from_user_input(crs))
+
+
+def _table(
+    name: str, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_], schema: pa.Schema
+) -> pa.Table:
+    """Rows of the file; what a scene's polygons do not have is null."""
+    columns = {
+        column: pa.array(frame[column], from_pandas=True)
+        for column in schema.names
+        if column in frame and column != "geometry"
+    }
+    sides = [pa.array(side) for side in shapely.bounds(shapes).T]
+    columns |= {
+        "scene": pa.array([name] * len(frame)),
+        "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
+        "bbox": pa.StructArray.from_arrays(sides, fields=list(schema.field("bbox").type)),
+    }
+    nothing = pa.nulls(len(frame))
+    arrays = [columns.get(field.name, nothing).cast(field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _describe(bounds: NDArray[np.float64], kinds: set[str]) -> dict[str, Any]:
+    """The file's metadata (https://geoparquet.org/releases/v1.1.0)."""
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": sorted(kinds),
+        "crs": pyproj.CRS.from_user_input("OGC:CRS84").to_json_dict(),
+        "orientation": "counterclockwise",
+        "covering": {"bbox": {side: ["bbox", side] for side in _BOX}},
+    }
+    if np.isfinite(bounds).all():
+        column["bbox"] = bounds.tolist()
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
