@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from distributed import Client
 from pystac.extensions.mlm import MLMExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
@@ -19,7 +20,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 import geounet
 from geounet.archive import Manifest
 from geounet.archive.catalogue import ItemWriter, write_catalogue
-from geounet.archive.manifest import Made, Planned
+from geounet.archive.manifest import MANIFEST, Made, Planned
 from geounet.archive.merging import merge_polygons
 from geounet.archive.tasks import Task, segment
 from geounet.errors import ConfigError, OutputError
@@ -28,11 +29,11 @@ from geounet.model import (
     InputBand,
     ModelSpec,
     Normalisation,
-    build_network,
     load_model,
     save_model,
 )
 from geounet.pipeline import RunConfig
+from geounet.segmenter import build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ def model(tmp_path_factory) -> str:
 def do(make_water, model, tmp_path) -> Callable[..., Path]:
     """Segment scenes into a batch's folder, in this process; a scene is its raster's options."""
 
-    def do(*scenes: dict, **options) -> Path:
+    def do(*scenes: dict, extras: tuple | None = None, **options) -> Path:
         out = tmp_path / "out"
         digest = load_model(model).digest
         with Manifest.create(out) as manifest:
@@ -75,8 +76,8 @@ def do(make_water, model, tmp_path) -> Callable[..., Path]:
             manifest.register(planned, model=digest, parameters="")
             for entry in list(manifest.pending()):
                 config = RunConfig(model=model, output=out / f"s{entry.id - 1}", **options)
-                extras = (ItemWriter(out),)
-                made = segment(Task(entry.uri, config, digest, out, extras=extras))
+                more = (ItemWriter(out),) if extras is None else extras
+                made = segment(Task(entry.uri, config, digest, out, extras=more))
                 assert isinstance(made, Made), made
                 manifest.start(entry)
                 manifest.finish(entry, made)
@@ -154,6 +155,35 @@ def test_the_catalogue_of_a_batch(do, model, tmp_path) -> None:
     assert derived == [(tmp_path / "s0.tif").as_uri(), "../model.json"]
 
 
+def test_a_scene_of_an_earlier_batch_gets_an_item_too(do, model) -> None:
+    out = do({}, extras=())
+    assert not (out / "s0" / "s0.json").exists()
+    write_catalogue(out, model=model)
+    late = load(out / "s0" / "s0.json")
+    (out / MANIFEST).unlink(missing_ok=True)
+    soon = load(do({}, overwrite=True) / "s0" / "s0.json")
+    for item in (late, soon):
+        for name in ("created", "processing:datetime", "datetime"):
+            del item["properties"][name]
+    assert late == soon
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_batch_writes_them(make_water, model, tmp_path) -> None:
+    make_water(40, 50, name="a.tif")
+    with Client(n_workers=1, processes=False, dashboard_address=None) as client:
+        result = geounet.batch(
+            tmp_path / "a.tif", output=tmp_path / "out", model=model, scheduler=client,
+            device="cpu", stac=True, merge=True,
+        )  # fmt: skip
+    assert result.done == 1
+    collection = load(tmp_path / "out" / "collection.json")
+    items = [link["href"] for link in collection["links"] if link["rel"] == "item"]
+    assert items == ["./model.json", "./a.json"]
+    assert len(gpd.read_parquet(tmp_path / "out" / "polygons.parquet"))
+
+
 def test_a_scene_over_the_antimeridian_has_two_parts(do) -> None:
     out = do({"crs": "EPSG:32601", "transform": at(ANTIMERIDIAN - 200)})
     item = load(out / "s0" / "s0.json")
@@ -163,8 +193,11 @@ def test_a_scene_over_the_antimeridian_has_two_parts(do) -> None:
     assert -180 < east < -179
 
 
-def test_an_item_without_a_crs_has_no_place(do) -> None:
-    out = do({"crs": None}, polygons=False)
+def test_a_scene_without_a_crs_has_no_place(do) -> None:
+    out = do({"crs": None}, {})
+    with pytest.warns(geounet.GeounetWarning, match=r"s0\.tif have no CRS and are left out"):
+        merge_polygons(out)
+    assert set(gpd.read_parquet(out / "polygons.parquet").scene) == {"s1/s1"}
     item = load(out / "s0" / "s0.json")
     assert item["geometry"] is None
     assert "bbox" not in item

@@ -3,10 +3,13 @@
 sources.py → engine.py ⇄ manifest.py
                  ⇅ cluster.py
              tasks.py (in the workers)
+    catalogue.py, merging.py (what comes of the whole)
 """
 
+from geounet.archive.catalogue import ItemWriter, write_catalogue
 from geounet.archive.engine import BatchConfig, BatchResult, Event, batch
 from geounet.archive.manifest import Entry, Failure, Made, Manifest, Output
+from geounet.archive.merging import merge_polygons
 from geounet.archive.sources import find_scenes
 from geounet.archive.tasks import Extra
 
@@ -17,9 +20,12 @@ __all__ = [
     "Event",
     "Extra",
     "Failure",
+    "ItemWriter",
     "Made",
     "Manifest",
     "Output",
     "batch",
     "find_scenes",
+    "merge_polygons",
+    "write_catalogue",
 ]

@@ -13,26 +13,33 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import rasterio
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform_geom
 
 import geounet
 from geounet.archive.manifest import Manifest
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.model import load_model, shipped_models
+from geounet.remote import redact
+from geounet.scene import Grid
 from geounet.staging import staged
+from geounet.vectors import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from geounet.archive.manifest import Entry
     from geounet.model import Model, ModelSpec
     from geounet.pipeline import Job, RunResult
-    from geounet.scene import Grid
 
 __all__ = ["ItemWriter", "write_catalogue"]
 
@@ -66,6 +73,23 @@ _COLOURS = {"land": "B5A27F", "water": "2166AC", "obscured": "D9D9D9"}
 
 
 @dataclass(frozen=True, slots=True)
+class _Facts:
+    """What an item says, whoever makes it."""
+
+    uri: str
+    """Of the scene."""
+    grid: Grid
+    outputs: Mapping[str, Path]
+    areas: Mapping[str, float]
+    acquired: str | None
+    model: str
+    """Its name."""
+    made_with: str
+    """Its name, version and digest."""
+    radiometry: str
+
+
+@dataclass(frozen=True, slots=True)
 class ItemWriter:
     """Makes a scene's STAC item, in the worker that made its outputs (an `Extra` of a batch)."""
 
@@ -78,32 +102,36 @@ class ItemWriter:
         Returns:
             The file, as the kind ``item``.
         """
-        mask = result.outputs["mask"]
-        path = mask.with_name(f"{mask.stem.removesuffix('_mask')}.json")
-        item = scene_item(job, result, up=os.path.relpath(self.root, path.parent))
-        _write(path, item)
-        return {"item": path}
+        spec = job.model.spec
+        facts = _Facts(
+            uri=job.scene.uri,
+            grid=job.scene.grid,
+            outputs=result.outputs,
+            areas=result.area_km2,
+            acquired=job.tags().get("ACQUIRED"),
+            model=spec.name,
+            made_with=f"{spec.name} {spec.version} (SHA-256 {result.model_sha256})",
+            radiometry=result.radiometry,
+        )
+        return {"item": _write_item(facts, self.root)}
 
 
-def scene_item(job: Job, result: RunResult, *, up: str = ".") -> dict[str, Any]:
-    """A scene's outputs as a STAC item, for a file in their folder.
+def _write_item(facts: _Facts, root: Path) -> Path:
+    mask = facts.outputs["mask"]
+    path = mask.with_name(f"{mask.stem.removesuffix('_mask')}.json")
+    _write(path, _item(facts, path.stem, os.path.relpath(root, path.parent)))
+    return path
 
-    Args:
-        job: the run.
-        result: what it made.
-        up: the way from that folder to the collection's.
-    """
-    scene, spec = job.scene, job.model.spec
+
+def _item(facts: _Facts, name: str, up: str) -> dict[str, Any]:
+    """A scene's outputs as a STAC item; `up` is the way from its folder to the collection's."""
     made = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    acquired = _instant(job.tags().get("ACQUIRED"))
-    name = result.outputs["mask"].stem.removesuffix("_mask")
-    geometry, bbox = _footprint(scene.grid)
-    lineage = (
-        f"Segmented into {', '.join(spec.classes)} by {spec.name} {spec.version} "
-        f"(SHA-256 {result.model_sha256}); radiometry: {result.radiometry}."
-    )
+    acquired = _instant(facts.acquired)
+    geometry, bbox = _footprint(facts.grid)
+    lineage = f"Segmented by {facts.made_with}; radiometry: {facts.radiometry}."
     if acquired is None:
         lineage += " The scene does not say when it was taken: the time is that of processing."
+    whole = {"href": f"{up}/{COLLECTION}", "type": "application/json"}
     return {
         "type": "Feature",
         **_STAC,
@@ -115,28 +143,26 @@ def scene_item(job: Job, result: RunResult, *, up: str = ".") -> dict[str, Any]:
         "properties": {
             "datetime": acquired or made,
             "created": made,
-            **_grid(scene.grid),
+            **_grid(facts.grid),
             "processing:lineage": lineage,
             "processing:level": "L3",
             "processing:software": {"geounet": geounet.__version__},
             "processing:datetime": made,
             **{
                 f"geounet:{name.replace(' ', '_')}_km2": round(area, 6)
-                for name, area in result.area_km2.items()
+                for name, area in facts.areas.items()
             },
         },
-        "assets": {k: _asset(k, path, scene.grid) for k, path in result.outputs.items()},
+        "assets": {kind: _asset(kind, path, facts.grid) for kind, path in facts.outputs.items()},
         "links": [
-            {"rel": "root", "href": f"{up}/{COLLECTION}", "type": "application/json"},
-            {"rel": "parent", "href": f"{up}/{COLLECTION}", "type": "application/json"},
-            {"rel": "collection", "href": f"{up}/{COLLECTION}", "type": "application/json"},
-            {"rel": "derived_from", "href": _source(scene.uri), "title": "The scene"},
+            *({"rel": rel, **whole} for rel in ("root", "parent", "collection")),
+            {"rel": "derived_from", "href": _source(facts.uri), "title": "The scene"},
             {
                 "rel": "derived_from",
                 "href": f"{up}/{MODEL}",
                 "type": "application/geo+json",
                 "title": "The model",
-                "mlm:name": spec.name,
+                "mlm:name": facts.model,
             },
         ],
     }
@@ -171,7 +197,9 @@ def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
     ]
     if grid.transform.determinant < 0:  # rows go down: the other way round is counterclockwise
         ring.reverse()
-    shape = {"type": "Polygon", "coordinates": [[grid.transform * point for point in ring]]}
+    columns, rows = np.array(ring).T
+    outline = np.stack(place(grid.transform, columns, rows), axis=1).tolist()
+    shape = {"type": "Polygon", "coordinates": [outline]}
     geometry = transform_geom(
         grid.crs, CRS.from_string("OGC:CRS84"), shape, antimeridian_cutting=True, precision=6
     )
@@ -370,7 +398,7 @@ def _write_collection(draft: Path, output: Path, manifest: Manifest, spec: Model
         file.write(json.dumps(first))
         model = {"rel": "item", "href": f"./{MODEL}", "type": "application/geo+json"}
         file.write(",\n" + json.dumps(model))
-        for path in _items(manifest):
+        for path in _items(manifest, output, spec):
             item = json.loads((output / path).read_text(encoding="utf-8"))
             extent.add(item)
             link = {"rel": "item", "href": f"./{path}", "type": "application/geo+json"}
@@ -378,10 +406,33 @@ def _write_collection(draft: Path, output: Path, manifest: Manifest, spec: Model
         file.write('\n], "extent": ' + json.dumps(extent.as_stac()) + "}\n")
 
 
-def _items(manifest: Manifest) -> Iterator[str]:
+def _items(manifest: Manifest, output: Path, spec: ModelSpec) -> Iterator[str]:
+    """Each scene's item; one is made for a scene that an earlier batch left without."""
     for entry in manifest.entries("done"):
         if item := entry.outputs.get("item"):
             yield item.path
+        elif "mask" in entry.outputs:
+            yield _write_item(_facts_of(entry, output, spec), output).relative_to(output).as_posix()
+
+
+def _facts_of(entry: Entry, output: Path, spec: ModelSpec) -> _Facts:
+    """What the manifest and the mask itself say of a scene."""
+    paths = {kind: output / made.path for kind, made in entry.outputs.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(paths["mask"]) as mask:
+            grid = Grid(mask.crs, mask.transform, mask.width, mask.height)
+            tags = mask.tags()
+    return _Facts(
+        uri=redact(entry.uri),
+        grid=grid,
+        outputs=paths,
+        areas=entry.areas,
+        acquired=tags.get("ACQUIRED"),
+        model=spec.name,
+        made_with=f"{tags.get('MODEL')} (SHA-256 {tags.get('MODEL_SHA256')})",
+        radiometry=tags.get("RADIOMETRY", "not recorded"),
+    )
 
 
 class _Extent:

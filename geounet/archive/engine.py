@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from geounet.archive.catalogue import ItemWriter, write_catalogue
 from geounet.archive.cluster import Team, gather
 from geounet.archive.manifest import MANIFEST, Entry, Failure, Made, Manifest, Planned
+from geounet.archive.merging import merge_polygons
 from geounet.archive.sources import (
     Source,
     check_template,
@@ -84,6 +86,10 @@ class BatchConfig(BaseModel):
     """Also do scenes that failed by a fault of their own."""
     extras: tuple[Extra, ...] = ()
     """What else is made of each scene, in the worker."""
+    stac: bool = False
+    """Write a STAC item for each scene, a collection of all, and the model."""
+    merge: bool = False
+    """Write all polygons into one GeoParquet file, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,12 @@ def batch(
                 threads=settings.threads,
             ) as team:
                 drive.run(team)
-        return drive.end()
+        result = drive.end()
+        if settings.stac:
+            write_catalogue(folder, model=config.model)
+        if settings.merge:
+            merge_polygons(folder, overwrite=True)
+        return result
 
 
 def _settled(options: dict[str, Any], output: Path) -> tuple[BatchConfig, RunConfig]:
@@ -400,7 +411,7 @@ class _Drive:
             self._orders.output,
             threads=self._team.threads,
             again=attempt > 1 or scene.claimed,
-            extras=self._orders.settings.extras,
+            extras=self._extras(),
         )
         key = f"scene-{scene.id}-{attempt}-{self._token}"
         future = self._team.client.submit(
@@ -408,6 +419,11 @@ class _Drive:
         )
         self._flying[key] = (replace(scene, attempts=attempt), future)
         future.add_done_callback(self._back.put)
+
+    def _extras(self) -> tuple[Extra, ...]:
+        settings = self._orders.settings
+        items: tuple[Extra, ...] = (ItemWriter(self._orders.output),) if settings.stac else ()
+        return (*settings.extras, *items)
 
     # -- back --------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
@@ -14,7 +15,8 @@ import shapely
 from pyarrow import parquet
 
 from geounet.archive.manifest import Manifest
-from geounet.errors import OutputError
+from geounet.errors import GeounetWarning, OutputError
+from geounet.remote import redact
 from geounet.staging import check_free, staged
 from geounet.vectors import to_wgs84
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from geounet.archive.manifest import Entry
 
 __all__ = ["merge_polygons"]
 
@@ -65,7 +69,10 @@ def merge_polygons(output: Path, path: Path | None = None, *, overwrite: bool = 
 
     Raises:
         ConfigError: there is no manifest in the folder.
-        OutputError: the file exists or cannot be written, or polygons are gone or have no CRS.
+        OutputError: the file exists or cannot be written, or polygons are gone.
+
+    Warns:
+        GeounetWarning: a scene has no CRS; its polygons are left out.
     """
     path = path or output / "polygons.parquet"
     check_free({"polygons": path}, overwrite=overwrite)
@@ -91,6 +98,9 @@ def _frames(manifest: Manifest, output: Path) -> Iterator[tuple[str, gpd.GeoData
             continue
         try:
             for frame in _read(output / polygons.path):
+                if frame.crs is None:
+                    _warn_of_no_place(entry)
+                    break
                 if len(frame):
                     yield entry.target, frame
         except (OSError, pyogrio.errors.DataSourceError, pa.ArrowInvalid) as error:
@@ -106,24 +116,28 @@ def _read(path: Path) -> Iterator[gpd.GeoDataFrame]:
         with parquet.ParquetFile(path) as file:
             about = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]
             for rows in file.iter_batches(_ROWS):
-                yield _frame(pa.Table.from_batches([rows]), "geometry", about.get("crs"), path)
+                yield _frame(pa.Table.from_batches([rows]), "geometry", about.get("crs"))
         return
     with pyogrio.raw.open_arrow(path, batch_size=_ROWS, use_pyarrow=True) as (about, rows):
         for some in rows:
             geometry = about["geometry_name"] or "wkb_geometry"
-            yield _frame(pa.Table.from_batches([some]), geometry, about["crs"], path)
+            yield _frame(pa.Table.from_batches([some]), geometry, about["crs"])
 
 
-def _frame(table: pa.Table, geometry: str, crs: Any, path: Path) -> gpd.GeoDataFrame:
-    if not crs:
-        raise OutputError(
-            f"polygons of many scenes are put into WGS 84; those in {path.name} have no CRS. "
-            f"Give the scenes one."
-        )
+def _warn_of_no_place(entry: Entry) -> None:
+    warnings.warn(
+        f"polygons of many scenes are put into WGS 84; those of {redact(entry.uri)} have no CRS "
+        f"and are left out. Give the scene one.",
+        GeounetWarning,
+        stacklevel=2,
+    )
+
+
+def _frame(table: pa.Table, geometry: str, crs: Any) -> gpd.GeoDataFrame:
     shapes = shapely.from_wkb(table[geometry].to_numpy())
     columns = [name for name in table.column_names if name in _COLUMNS and name != geometry]
     values = {name: table[name].to_pandas() for name in columns if name != "bbox"}
-    return gpd.GeoDataFrame(values, geometry=shapes, crs=pyproj.CRS.from_user_input(crs))
+    return gpd.GeoDataFrame(values, geometry=shapes, crs=crs and pyproj.CRS.from_user_input(crs))
 
 
 def _table(
