@@ -32,6 +32,15 @@ class Blend(StrEnum):
     none = "none"
 
 
+class Engine(StrEnum):
+    """What runs the network."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+    openvino_int8 = "openvino-int8"
+
+
 class Edges(StrEnum):
     """What polygons follow."""
 

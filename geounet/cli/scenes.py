@@ -20,6 +20,7 @@ from geounet.cli.options import (
     Connectivity,
     Edges,
     EdgesOption,
+    Engine,
     FillHoles,
     Format,
     MinArea,
@@ -84,6 +85,9 @@ def run(
     blend: Annotated[Blend, typer.Option(help="How windows fade into each other.")] = Blend.hann,
     threshold: Threshold = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    engine: Annotated[
+        Engine, typer.Option(help="What runs the network; OpenVINO does on the CPU.")
+    ] = Engine.auto,
     batch: Annotated[
         int | None,
         typer.Option(help="Windows predicted at once.", show_default="by the device"),
@@ -142,6 +146,7 @@ def run(
         "blend": blend.value,
         "threshold": threshold,
         "device": device,
+        "engine": engine.value,
         "batch": batch,
         "probability": probability,
         "polygons": polygons,
@@ -309,7 +314,7 @@ def _plan_record(job: Job) -> dict[str, Any]:
         "model": f"{job.model.spec.name} {job.model.spec.version}",
         "bands used": ", ".join(f"{k}={v}" for k, v in job.bands_used.items()),
         "bands missing": ", ".join(job.bands_missing) or "none",
-        "device": job.device,
+        "device": f"{job.device}, {job.engine}",
         "windows": f"{plan.count} of {plan.cols.tile} x {plan.rows.tile}, overlap {plan.overlap}",
         "strips": len(plan.rows.starts),
         "memory": f"about {job.expected_memory / 2**30:.1f} GiB",
@@ -325,7 +330,7 @@ def _summary(result: RunResult, *, verbose: bool) -> dict[str, Any]:
         "obscured": f"{result.area_km2['obscured']:.3f} km2",
         "not observed": f"{result.area_km2['not observed']:.3f} km2",
         **({} if result.polygons is None else {"water bodies": f"{result.polygons} polygons"}),
-        "model": f"{result.model} on {result.device}",
+        "model": f"{result.model} on {result.device}, {result.engine}",
         "bands": ", ".join(f"{k}={v}" for k, v in result.bands.items()),
         **({"missing": ", ".join(result.bands_missing)} if result.bands_missing else {}),
         "radiometry": result.radiometry,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
+from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
     shape = (1, len(model.spec.bands), height, width)
     side = model.spec.tile + 2 * model.spec.margin
     example = torch.zeros([side if n < 0 else n for n in shape])
-    body = model.network.to("cpu").body.to(memory_format=torch.contiguous_format).eval()
+    body = deepcopy(model.network.body).cpu().to(memory_format=torch.contiguous_format).eval()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter(
