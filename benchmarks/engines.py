@@ -67,7 +67,7 @@ def speeds(scene: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def available(model: Model) -> list[str]:
-    return [name for name in ENGINES if name != "openvino-int8" or model.quantized]
+    return [name for name in ENGINES if name != "openvino-int8" or model.compiled("int8")]
 
 
 def agreements(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, object]]:
@@ -91,7 +91,9 @@ def agreements(folder: Path, options: argparse.Namespace) -> dict[str, dict[str,
 
 def predict(path: Path, model: Model, engine: str) -> np.ndarray:
     config = pipeline.RunConfig(device="cpu", engine=engine)
-    return pipeline.predict_mask(open_scene(path), model, config)
+    with rasterio.open(path) as file:  # bands are what the file calls them, if it names them all
+        bands = file.descriptions if all(file.descriptions) else None
+    return pipeline.predict_mask(open_scene(path, bands=bands), model, config)
 
 
 def labels(path: Path) -> np.ndarray | None:

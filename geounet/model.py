@@ -1,9 +1,9 @@
 """The model: its contract with its network, and the file that holds both.
 
 A model is one safetensors file: the weights, and the `ModelSpec` as JSON in the file's metadata.
-Nothing in the file is executed when it is loaded. Beside it may lie a quantized form of its
-network for the CPU, named after the SHA-256 of the very file that it was made from; then torch is
-not imported until something asks for `Model.network`.
+Nothing in the file is executed when it is loaded. Beside it may lie its network as OpenVINO runs
+it on the CPU, named after the SHA-256 of the very file that it was made from; then torch is not
+imported until something asks for `Model.network`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -37,20 +37,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "CompiledKind",
     "InputBand",
     "Inputs",
     "Model",
     "ModelSpec",
     "Normalisation",
+    "compiled_path",
     "default_bands",
     "load_model",
     "match_bands",
-    "quantized_path",
     "save_model",
     "shipped_models",
 ]
 
 _METADATA_KEY = "geounet"
+
+CompiledKind = Literal["float", "int8"]
+"""OpenVINO's network in floats, or with most of it in 8-bit integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,18 +80,17 @@ class Model:
 
         return load_network(self.source, self.spec)
 
-    @property
-    def quantized(self) -> Path | None:
-        """The quantized network beside the model file, if there is one made from this very file."""
+    def compiled(self, kind: CompiledKind) -> Path | None:
+        """OpenVINO's network beside the model file, if there is one made from this very file."""
         if not isinstance(self.source, Path):
             return None
-        path = quantized_path(self.source, self.digest)
+        path = compiled_path(self.source, self.digest, kind)
         return path if path.is_file() else None
 
 
-def quantized_path(model: Path, digest: str) -> Path:
-    """Where the quantized form of a model file lies: ``NAME.int8-DIGEST.xml``, and ``.bin``."""
-    return model.with_name(f"{model.stem}.int8-{digest[:12]}.xml")
+def compiled_path(model: Path, digest: str, kind: CompiledKind) -> Path:
+    """Where OpenVINO's network of a model file lies: ``NAME.KIND-DIGEST.xml``, and ``.bin``."""
+    return model.with_name(f"{model.stem}.{kind}-{digest[:12]}.xml")
 
 
 def save_model(path: str | os.PathLike[str], spec: ModelSpec, network: Segmenter) -> None:
@@ -134,7 +137,7 @@ def load_model(source: str | os.PathLike[str] = "default") -> Model:
         )
     spec = _read_spec(path)
     model = Model(spec, path, hashlib.sha256(path.read_bytes()).hexdigest())
-    if not model.quantized:  # a file that one was made from is whole, to the bit
+    if not model.compiled("float"):  # a file that one was made from is whole, to the bit
         _ = model.network
     return model
 

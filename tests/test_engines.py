@@ -19,8 +19,8 @@ from geounet.model import (
     Model,
     ModelSpec,
     Normalisation,
+    compiled_path,
     load_model,
-    quantized_path,
     save_model,
 )
 from geounet.segmenter import Segmenter, build_network
@@ -298,39 +298,44 @@ def test_a_network_that_does_not_convert_is_named():
         list(engine.predict(*_scene(32, 32), Axis(32, 32, 0)))
 
 
-# -- the quantized file ----------------------------------------------------------------------------
+# -- networks beside a model file ------------------------------------------------------------------
 
 
 @pytest.fixture
-def twins(tmp_path):
-    """A model file, and beside it a network that stands for its quantized form: all land."""
-    model = _model()
-    save_model(tmp_path / "m.safetensors", model.spec, model.network)
-    model = load_model(tmp_path / "m.safetensors")
+def beside(tmp_path):
+    """A model file and OpenVINO's networks of it; that of 8 bits is one that gives all land."""
+    path = tmp_path / "m.safetensors"
+    save_model(path, _spec(), _model().network)
+    model = load_model(path)
+    _write(convert_network(model), model, "float")
     with torch.no_grad():
         model.network.body.head.weight.zero_()
         model.network.body.head.bias.copy_(torch.tensor([20.0, -20.0]))
-    network = convert_network(model)
+    _write(convert_network(model), model, "int8")
+    return path
+
+
+def _write(network, model, kind):
     network.set_rt_info(model.digest, DIGEST_KEY)
-    ov.save_model(network, quantized_path(tmp_path / "m.safetensors", model.digest))
-    return tmp_path / "m.safetensors"
+    ov.save_model(network, compiled_path(model.source, model.digest, kind))
 
 
 def _first(model, engine):
-    return next(
-        open_engine(model, MATCHED, engine=engine).predict(*_scene(32, 32), Axis(32, 32, 0))
-    )
+    opened = open_engine(model, MATCHED, device="cpu", engine=engine)
+    return next(opened.predict(*_scene(32, 32), Axis(32, 32, 0)))[1]
 
 
-def test_the_quantized_file_beside_a_model_serves_on_the_cpu(twins):
-    model = load_model(twins)
-    assert choose_engine(model, "cpu") == "openvino-int8"
+def test_the_network_beside_a_model_serves_on_the_cpu(beside):
+    model = load_model(beside)
+    assert choose_engine(model, "cpu") == "openvino"
     assert choose_engine(model, "cuda") == "torch"
-    assert _first(model, "openvino-int8")[1][0].min() == 1
-    assert _first(model, "openvino")[1][0].min() < 1
+    assert _first(model, "openvino-int8")[0].min() == 1
+    made = _first(model, "auto")
+    assert np.array_equal(made, _first(model, "openvino"))
+    np.testing.assert_allclose(made, _first(model, "torch"), rtol=0, atol=2e-3)  # float16 weights
 
 
-def test_torch_is_not_loaded_where_the_quantized_file_serves(twins):
+def test_torch_is_not_loaded_where_the_network_beside_the_model_serves(beside):
     code = (
         "import sys\n"
         "from geounet.engines import open_engine\n"
@@ -338,39 +343,39 @@ def test_torch_is_not_loaded_where_the_quantized_file_serves(twins):
         "open_engine(load_model(sys.argv[1]), Inputs((), (), (), ()), device='cpu')\n"
         "assert 'openvino' in sys.modules and 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, str(twins)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, str(beside)], check=True, timeout=120)
 
 
-def test_a_quantized_file_of_another_model_is_not_taken(twins):
-    old = load_model(twins).quantized
-    assert old.name == f"m.int8-{hashlib.sha256(twins.read_bytes()).hexdigest()[:12]}.xml"
-    save_model(twins, _spec(version="2"), load_model(twins).network)
-    model = load_model(twins)
+def test_a_network_of_another_model_file_is_not_taken(beside):
+    old = load_model(beside).compiled("int8")
+    assert old.name == f"m.int8-{hashlib.sha256(beside.read_bytes()).hexdigest()[:12]}.xml"
+    save_model(beside, _spec(version="2"), _model().network)
+    model = load_model(beside)
     assert choose_engine(model, "cpu") == "torch"
     with pytest.raises(ConfigError, match=f"made from this very model file.*{model.digest[:12]}"):
         choose_engine(model, "cpu", "openvino-int8")
     for suffix in (".xml", ".bin"):  # under a name that lies
-        new = quantized_path(twins, model.digest).with_suffix(suffix)
+        new = compiled_path(beside, model.digest, "int8").with_suffix(suffix)
         old.with_suffix(suffix).rename(new)
     with pytest.raises(ModelError, match=f"must be made from the model file {model.digest}"):
         _first(model, "openvino-int8")
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
-def test_a_damaged_quantized_file_is_refused(twins, suffix):
-    model = load_model(twins)
-    file = model.quantized.with_suffix(suffix)
+def test_a_damaged_network_is_refused(beside, suffix):
+    model = load_model(beside)
+    file = model.compiled("float").with_suffix(suffix)
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"not a whole quantized network.*--engine torch"):
-        _first(model, "openvino-int8")
+    with pytest.raises(ModelError, match=r"not a whole OpenVINO network.*--engine torch"):
+        _first(model, "openvino")
 
 
 # -- choosing --------------------------------------------------------------------------------------
 
 
-def test_without_openvino_torch_serves(twins, monkeypatch):
+def test_without_openvino_torch_serves(beside, monkeypatch):
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
-    model = load_model(twins)
+    model = load_model(beside)
     assert choose_engine(model, "cpu") == "torch"
     assert isinstance(open_engine(model, MATCHED, device="cpu"), TorchEngine)
     for engine in ("openvino", "openvino-int8"):

@@ -1,8 +1,8 @@
 """Engines: what runs a model's network over windows, behind one protocol.
 
 `open_engine` picks one, `open_ladder` one that goes on with less where memory runs out. PyTorch
-runs every network on every device; OpenVINO runs networks on the CPU, and the quantized form of
-those that have one.
+runs every network on every device; OpenVINO runs networks on the CPU, and in 8-bit
+integers those that have such a form.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 EngineName = Literal["torch", "openvino", "openvino-int8"]
-"""PyTorch; OpenVINO in float32; OpenVINO with the quantized network that lies beside the model."""
+"""PyTorch; OpenVINO in float32; OpenVINO with the 8-bit network that lies beside the model."""
 
 EngineChoice = Literal["auto", "torch", "openvino", "openvino-int8"]
 """An engine by name, or whichever suits the model and the device."""
@@ -80,8 +80,9 @@ def _may_have_a_card() -> bool:
 def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> EngineName:
     """The engine for a model on a device that is resolved.
 
-    ``auto`` takes the quantized network on the CPU, where the model has one and OpenVINO is
-    installed, and PyTorch otherwise.
+    ``auto`` takes OpenVINO in float32 on the CPU, where its network lies beside the model file and
+    OpenVINO is installed, and PyTorch otherwise. 8-bit integers, whose masks differ a little more,
+    are for those who ask for them.
 
     Raises:
         ConfigError: an engine that this device, model or installation does not have.
@@ -89,8 +90,8 @@ def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> E
     if engine == "torch":
         return "torch"
     if engine == "auto":
-        fits = device == "cpu" and model.quantized and _has_openvino()
-        return "openvino-int8" if fits else "torch"
+        fits = device == "cpu" and model.compiled("float") and _has_openvino()
+        return "openvino" if fits else "torch"
     if device != "cpu":
         raise ConfigError(
             f"--engine {engine} runs on the CPU; got --device {device}. Use --device cpu, or "
@@ -101,7 +102,7 @@ def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> E
             f"--engine {engine} needs OpenVINO, which is not installed. Install it with "
             f"'pip install openvino', or use --engine torch."
         )
-    if engine == "openvino-int8" and not model.quantized:
+    if engine == "openvino-int8" and not model.compiled("int8"):
         raise ConfigError(
             f"--engine openvino-int8 needs a quantized network made from this very model file "
             f"(SHA-256 {model.digest[:12]}…), and beside {model.spec.name} there is none. "

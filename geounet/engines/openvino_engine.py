@@ -3,7 +3,7 @@
     dn, observed ─ take ─ reflectance ─ ln ─ normalise ─ [ the network ] ─ softmax ─ probabilities
     as stored     └────────────── geounet's, the same for every network ──────────┘
 
-The network comes from the quantized file beside the model, or is converted from PyTorch. What is
+The network comes from a file beside the model, or is converted from PyTorch. What is
 around it is made for the scene's bands, so that stored integers go in as they were read.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["DIGEST_KEY", "OpenVinoEngine", "convert_network"]
 
 DIGEST_KEY = ["geounet", "model_sha256"]
-"""Where a quantized network's file says which model file it was made from."""
+"""Where a network's file says which model file it was made from."""
 
 _STREAMS = 4
 """Windows in flight at most by default: more would cost memory, and a window keeps cores busy."""
@@ -54,7 +54,7 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
     Raises:
         ModelError: OpenVINO cannot convert it.
     """
-    import torch  # noqa: PLC0415 - only where there is no quantized file
+    import torch  # noqa: PLC0415 - only where there is no file
 
     shape = (1, len(model.spec.bands), height, width)
     side = model.spec.tile + 2 * model.spec.margin
@@ -75,8 +75,8 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
     return made
 
 
-def _read_quantized(path: Path, model: Model, height: int, width: int) -> ov.Model:
-    """The quantized network for inputs of a size, if it was made from this very model file."""
+def _read_compiled(path: Path, model: Model, height: int, width: int) -> ov.Model:
+    """The network beside a model file, for inputs of a size, if made from this very file."""
     try:
         made = ov.Core().read_model(path)
         digest = made.get_rt_info(DIGEST_KEY).astype(str) if made.has_rt_info(DIGEST_KEY) else ""
@@ -84,7 +84,7 @@ def _read_quantized(path: Path, model: Model, height: int, width: int) -> ov.Mod
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"not a whole quantized network: {path}: {reason}. Use --engine torch."
+            f"not a whole OpenVINO network: {path}: {reason}. Use --engine torch."
         ) from error
     if digest != model.digest:
         raise ModelError(
@@ -125,8 +125,8 @@ class OpenVinoEngine:
     Args:
         model: the model.
         inputs: how the scene's bands fill the model's.
-        quantized: run the quantized network beside the model file; False converts the network and
-            runs it in float32.
+        quantized: run the 8-bit network beside the model file; False runs the one in floats, or
+            converts the network where there is none.
         batch: windows predicted at once; None takes one a core, and four at most.
     """
 
@@ -137,7 +137,7 @@ class OpenVinoEngine:
         self._model = model
         self._spec = model.spec
         self._inputs = inputs
-        self._file = model.quantized if quantized else None
+        self._file = model.compiled("int8" if quantized else "float")
         self._compiled: dict[tuple[Any, ...], ov.CompiledModel] = {}
 
     @property
@@ -192,7 +192,7 @@ class OpenVinoEngine:
             pad, frame = padding(self._spec, *size), 2 * self._spec.margin
             shape = (size[0] + pad[0] + frame, size[1] + pad[1] + frame)
             network = (
-                _read_quantized(self._file, self._model, *shape)
+                _read_compiled(self._file, self._model, *shape)
                 if self._file
                 else convert_network(self._model, *shape)
             )

@@ -1,17 +1,19 @@
-"""Make the quantized network that runs a model in 8-bit integers on the CPU.
+"""Make the networks that OpenVINO runs on the CPU, beside the file of the model that they are for.
 
-    python pipelines/quantize_default.py DATA --check CHECK [--model default] [--output FOLDER]
+    python pipelines/compile_default.py [--model default] [--data DATA --check CHECK]
+
+    default.float-164ee4e6aac7.xml, .bin    in seconds: computes in float32, weights in float16
+    default.int8-164ee4e6aac7.xml, .bin     with --data: most of it in 8-bit integers
+
+Names and contents hold the SHA-256 of the model file, and fit no other: run this again whenever the
+model file changes. Networks of older model files of the same name are removed.
 
 DATA and CHECK are folders of scenes, NAME.tif; labels beside them are not looked at. Windows of
 DATA, some with bands left out, tell the range of every number inside the network. Post-training
-quantization (NNCF) then rounds as much of the network as the masks of CHECK allow: what is most
-sensitive, the first and the last convolutions, stays in float32, more and more of it until the
-masks agree with those of the float32 network on a share of the pixels. The result lies beside the
-model file, under a name that only fits that file, and the CPU uses it from then on:
-
-    default.int8-164ee4e6aac7.xml, .bin
-
-Where no step reaches that share, nothing is written. Takes minutes; needs ``pip install nncf``.
+quantization (NNCF, ``pip install nncf``) then rounds as much of the network as the masks of CHECK
+allow: what is most sensitive, the first and the last convolutions, stays in floats, more and more
+of it until the masks agree with those of the float32 network on a share of the pixels. Where no
+step reaches that share, there is no 8-bit network.
 """
 
 from __future__ import annotations
@@ -25,17 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nncf
 import numpy as np
 import openvino as ov
+import rasterio
 import torch
-from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
-from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 from geounet.deciding import decide
 from geounet.engines.openvino_engine import DIGEST_KEY, convert_network
 from geounet.evaluate import restrict_bands
-from geounet.model import load_model, match_bands, quantized_path, shipped_models
+from geounet.model import compiled_path, load_model, match_bands, shipped_models
 from geounet.scene import open_scene
 from geounet.tiling import Window, WindowPlan
 
@@ -65,40 +65,62 @@ class Sample:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    nncf.set_log_level(logging.ERROR)
-    path = shipped_models().get(options.model, Path(options.model))
+    path = Path(shipped_models().get(options.model, options.model))
     model = load_model(path)
+    network = convert_network(model)
+    for old in (
+        *path.parent.glob(f"{path.stem}.float-*"),
+        *path.parent.glob(f"{path.stem}.int8-*"),
+    ):
+        old.unlink()
+    save(network, model, compiled_path(path, model.digest, "float"))
+    if options.data:
+        quantized(model, network, compiled_path(path, model.digest, "int8"), options)
+
+
+def quantized(model: Model, network: ov.Model, path: Path, options: argparse.Namespace) -> None:
+    """Take the first step whose masks agree well enough."""
     inputs = list(calibration(model, options.data, options))
     checks = [sample for scene in scenes(options.check) for sample in whole(model, scene)]
     print(f"{len(inputs)} windows to calibrate, {len(checks)} to check", file=sys.stderr)
-    network = convert_network(model)
-    for first, last in STEPS:
-        made = quantize(network, inputs, first, last)
-        share = agreement(model, network, made, checks)
+    for first, last in STEPS[options.begin :]:
+        save(quantize(network, inputs, first, last), model, path)
+        share = agreement(model, network, ov.Core().read_model(path), checks)
         found = {"float_first": first, "float_last": last, "agreement": round(share, 6)}
         print(json.dumps(found), flush=True)
         if share >= options.agreement:
-            print(write(made, model, path, options.output))
             return
-    sys.exit(f"no quantized network agrees on {options.agreement:.2%} of the pixels")
+    for part in (path, path.with_suffix(".bin")):
+        part.unlink()
+    sys.exit(f"no 8-bit network agrees on {options.agreement:.2%} of the pixels: none was kept")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder of scenes to calibrate with")
-    parser.add_argument("--check", type=Path, required=True, help="folder of scenes to judge by")
+    parser.add_argument("--data", type=Path, help="folder of scenes to calibrate 8 bits with")
+    parser.add_argument("--check", type=Path, help="folder of scenes to judge 8 bits by")
     parser.add_argument("--model", default="default", help="a model's name or file")
-    parser.add_argument("--output", type=Path, help="folder; beside the model file if not given")
+    parser.add_argument("--begin", type=int, default=0, help="steps to leave out, of 8")
     parser.add_argument("--agreement", type=float, default=0.999, help="least share of pixels")
     parser.add_argument("--windows", type=int, default=200, help="windows to calibrate with")
     parser.add_argument("--size", type=int, default=256, help="side of these windows in pixels")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.data and not options.check:
+        parser.error("--data needs --check: scenes to judge the 8-bit network by")
+    return options
 
 
 def scenes(folder: Path) -> list[Scene]:
+    """Scenes of a folder. Their bands are what the files call them, whatever else is said."""
     paths = sorted(p for p in folder.glob("*.tif") if not p.name.endswith(".label.tif"))
-    return [open_scene(path) for path in paths]
+    return [open_scene(path, bands=named(path)) for path in paths]
+
+
+def named(path: Path) -> tuple[str, ...] | None:
+    """Names of all bands, if the file has them all."""
+    with rasterio.open(path) as file:
+        return file.descriptions if all(file.descriptions) else None
 
 
 def calibration(model: Model, folder: Path, options: argparse.Namespace) -> Iterator[Sample]:
@@ -164,6 +186,13 @@ def quantize(network: ov.Model, inputs: list[Sample], first: int, last: int) -> 
     Ranges are those that lose least by the numbers' histogram; the largest number seen is a poor
     bound for logarithms of reflectance, which have long tails over dark water.
     """
+    import nncf  # noqa: PLC0415 - only 8 bits need it
+    from nncf.quantization.advanced_parameters import (  # noqa: PLC0415
+        AdvancedQuantizationParameters,
+    )
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet  # noqa: PLC0415
+
+    nncf.set_log_level(logging.ERROR)
     names = [
         o.get_friendly_name()
         for o in network.get_ordered_ops()
@@ -202,14 +231,11 @@ def codes(model: Model, logits: np.ndarray, observed: np.ndarray) -> np.ndarray:
     return decide(scores, observed, model.spec.classes)[0]
 
 
-def write(made: ov.Model, model: Model, path: Path, folder: Path | None) -> Path:
-    """Save it in the place of older ones of the same name; returns its path."""
-    target = quantized_path((folder or path.parent) / path.name, model.digest)
-    for old in target.parent.glob(f"{path.stem}.int8-*"):
-        old.unlink()
+def save(network: ov.Model, model: Model, path: Path) -> None:
+    """Write the network and the model file's SHA-256; floats are rounded to float16."""
+    made = network.clone()
     made.set_rt_info(model.digest, DIGEST_KEY)
-    ov.save_model(made, target)
-    return target
+    ov.save_model(made, path)
 
 
 if __name__ == "__main__":
