@@ -45,6 +45,7 @@ CENTRES = tuple(b.centre for b in SENSORS["sentinel-2-l2a"].bands if b.name in P
 GREEN, NIR, NIR08, SWIR16 = (PLACE[name] for name in ("B03", "B08", "B8A", "B11"))
 FOUR = tuple(PLACE[name] for name in ("B02", "B03", "B04", "B08"))
 SIX = (*FOUR, SWIR16, PLACE["B12"])
+AT_20_M = tuple(i for i in range(len(BANDS)) if i not in FOUR)
 PATTERNS = BandPatterns(
     patterns=(
         SIX,  # Landsat and HLS stacks with one near infrared
@@ -408,7 +409,7 @@ def make_spec(normalisation: Normalisation) -> ModelSpec:
         architecture=Architecture(
             decoder="Unet",
             encoder="tu-mobilenetv4_conv_small",
-            options={"decoder_channels": (128, 64, 32, 24, 16), "input_skip": True},
+            options={"decoder_channels": (128, 64, 32, 24, 24), "input_skip": True},
         ),
         bands=BANDS,
         classes=("land", "water", "obscured"),
@@ -548,9 +549,9 @@ def main(arguments: Sequence[str]) -> None:
     trainer = Trainer(
         network,
         sampler,
-        PartialLabelLoss(PartialCrossEntropy(robustness=0.05), dice_weight=1.0),
+        PartialLabelLoss(PartialCrossEntropy(robustness=0.05, mixed_weight=5.0), dice_weight=1.0),
         config,
-        augment=water_augmentation(CENTRES, PATTERNS),
+        augment=water_augmentation(CENTRES, PATTERNS, coarse=AT_20_M),
         device=args.device,
         checkpoint=args.checkpoint,
     )

@@ -43,6 +43,7 @@ EACH = [
     augment.Clouds(WAVES, 1.0),
     augment.Atmosphere(WAVES, 1.0, 1.0),
     augment.SensorNoise(WAVES, 1.0, 1.0),
+    augment.CoarseBands((SWIR, 11), 1.0),
     PATTERNS,
 ]
 
@@ -271,6 +272,27 @@ def test_band_patterns_are_drawn_in_their_shares():
     assert (counts == 6).float().mean() == pytest.approx(0.4, abs=0.03)
     assert batch.present[:, [2, 3, 7]].all()
     assert not batch.pixels[~batch.present].any()
+
+
+@pytest.mark.parametrize("size", [48, 49])
+def test_coarse_bands_are_means_of_two_by_two_and_others_stay(size):
+    batch = make_batch(n=2, size=size)
+    batch.pixels *= torch.rand(batch.pixels.shape, generator=generator(4)) + 0.5
+    before = batch.pixels.clone()
+    augment.CoarseBands((SWIR,), 1.0)(batch, generator())
+    others = [i for i in range(12) if i != SWIR]
+    assert torch.equal(batch.pixels[:, others], before[:, others])
+    fits = []
+    for top in (0, 1):
+        for left in (0, 1):
+            inner = (
+                before[:, SWIR, top : top + 46, left : left + 46].unfold(1, 2, 2).unfold(2, 2, 2)
+            )
+            found = batch.pixels[:, SWIR, top : top + 46, left : left + 46]
+            block = found.unfold(1, 2, 2).unfold(2, 2, 2)
+            expected = inner.mean((-2, -1))[..., None, None].expand_as(block)
+            fits.append(torch.allclose(block, expected))
+    assert fits.count(True) == 1
 
 
 def test_blur_may_choose_no_band_at_all():

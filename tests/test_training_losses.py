@@ -130,3 +130,11 @@ def test_dice_and_single_class_losses_leave_mixed_pixels_out():
     labels[:, 1], without[:, 1] = from_share(torch.tensor(0.9)), 0
     torch.testing.assert_close(PartialDice()(LOGITS, labels), PartialDice()(LOGITS, without))
     assert (class_labels(labels, 3)[:, 1] == 255).all()
+
+
+def test_mixed_pixels_count_by_their_weight():
+    labels = SINGLE.to(torch.int16)
+    labels[:, :2] = from_share(torch.tensor(0.5))
+    once, thrice = (PartialCrossEntropy(mixed_weight=w)(LOGITS, labels) for w in (1.0, 3.0))
+    of_mixed = -0.5 * LOGITS.log_softmax(1)[:, :2, :2].sum() / labels.numel()
+    torch.testing.assert_close(thrice - once, 2 * of_mixed)

@@ -324,7 +324,7 @@ class Streams:
     """Full width of rivers in pixels, drawn evenly in its logarithm."""
     lakes: float = 0.5
     """Share of the chosen windows that get lakes instead of rivers."""
-    blur: float = 0.15
+    blur: float = 0.08
     """Largest part of a pixel's signal that comes from each of its four neighbours."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
@@ -676,6 +676,33 @@ class SensorNoise:
 
 
 @dataclass(frozen=True)
+class CoarseBands:
+    """Bands measured at twice the pixel size and repeated, as in stacks of Sentinel-2's 20 m bands.
+
+    Without it, whatever is drawn into a window is as sharp in the shortwave infrared as elsewhere,
+    and shores are looked for there, where a real sensor does not show them so finely.
+    """
+
+    positions: tuple[int, ...]
+    chance: float = 0.35
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> None:
+        """Average two by two pixels of these bands in some windows."""
+        index = _chosen(batch, self.chance, generator)
+        if not len(index) or not self.positions:
+            return
+        pixels, bands = batch.pixels[index], list(self.positions)
+        # The blocks may start at an odd row or column of the window.
+        top, left = torch.randint(2, (2,), generator=generator, device=pixels.device).tolist()
+        height, width = pixels.shape[-2:]
+        pad = (left, (width + left) % 2, top, (height + top) % 2)
+        padded = functional.pad(pixels[:, bands], pad, mode="replicate")
+        blocks = functional.avg_pool2d(padded, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+        pixels[:, bands] = blocks[..., top : top + height, left : left + width]
+        _write(batch, index, pixels)
+
+
+@dataclass(frozen=True)
 class BandPatterns:
     """Leave out bands as real sensors do.
 
@@ -746,6 +773,15 @@ def spectral_augmentations(wavelengths: Sequence[float]) -> tuple[Augmentation, 
     )
 
 
-def water_augmentation(wavelengths: Sequence[float], patterns: BandPatterns) -> Sequential:
-    """The default model's augmentations."""
-    return Sequential((Dihedral(), *spectral_augmentations(wavelengths), patterns))
+def water_augmentation(
+    wavelengths: Sequence[float], patterns: BandPatterns, *, coarse: Sequence[int] = ()
+) -> Sequential:
+    """The default model's augmentations.
+
+    Args:
+        wavelengths: of the model's bands, in micrometres.
+        patterns: bands that sensors lack.
+        coarse: positions of bands that a sensor measures at twice the pixel size.
+    """
+    *light, noise = spectral_augmentations(wavelengths)
+    return Sequential((Dihedral(), *light, CoarseBands(tuple(coarse)), noise, patterns))

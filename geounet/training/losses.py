@@ -60,13 +60,15 @@ class PartialCrossEntropy:
     """
 
     robustness: float = 0.0
+    mixed_weight: float = 1.0
+    """How much a mixed pixel counts. They are few, and all of a shore's place is in them."""
 
     def __call__(self, logits: Tensor, allowed: Tensor) -> Tensor:
         """Mean over the informative pixels; 0 where there are none."""
         mixed = mixed_level(allowed) > 0
         known = is_informative(allowed, logits.shape[1]) & ~mixed
         total = (self._of(allowed_log_probability(logits.float(), allowed)) * known).sum()
-        total = total + self._of_mixed(logits.float(), allowed, mixed)
+        total = total + self.mixed_weight * self._of_mixed(logits.float(), allowed, mixed)
         return total / (known | mixed).sum().clamp(min=1)
 
     def _of(self, log_q: Tensor) -> Tensor:
