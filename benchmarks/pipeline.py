@@ -13,8 +13,9 @@ Each line is measured in a process of its own, in turn, so that a machine's mood
     run       the whole run with the model: read, predict, blend, mask, polygons
 
 The engine that costs nothing compares two bands' numbers as they are stored, so that its masks and
-polygons are those of real water. Printed are medians and their ratios: mask / plain and
-run / forward are what the pipeline adds.
+polygons are those of real water. Printed are medians, their ratios (mask / plain and run / forward
+are what the pipeline adds), and the same of the processor's seconds, which other programs on the
+machine hardly change.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,33 +47,56 @@ from geounet.tiling import Window as Tiles
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from geounet.engines import Engine
+
 LINES = ("read", "plain", "forward", "mask", "free", "run")
 RATIOS = (("mask", "plain"), ("free", "plain"), ("run", "forward"))
 GREEN, NIR = 2, 7
 
 
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Seconds of a block by the clock, and those that all threads spent on a processor."""
+    record: dict[str, float] = {}
+    start, spent = time.perf_counter(), processor()
+    yield record
+    record["total"] = time.perf_counter() - start
+    record["processor"] = processor() - spent
+
+
+def processor() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
 def read(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds to read the scene with rasterio alone."""
-    start = time.perf_counter()
-    with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(options.scene) as scene:
+    """The scene read with rasterio alone."""
+    with (
+        measured() as record,
+        rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"),
+        rasterio.open(options.scene) as scene,
+    ):
         for window in windows(scene):
             scene.read(window=window)
-    return {"total": time.perf_counter() - start}
+    return record
 
 
 def plain(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds to read the scene and to write a mask with rasterio alone."""
-    start = time.perf_counter()
+    """The scene read and a mask written with rasterio alone."""
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": 255, "tiled": True,
                "blockxsize": 512, "blockysize": 512, "compress": "deflate"}  # fmt: skip
-    with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(options.scene) as scene:
-        size = {"width": scene.width, "height": scene.height}
-        place = {"crs": scene.crs, "transform": scene.transform}
-        with rasterio.open(options.output / "m.tif", "w", **profile, **size, **place) as target:
+    with (
+        measured() as record,
+        rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"),
+        rasterio.open(options.scene) as scene,
+    ):
+        profile |= {"width": scene.width, "height": scene.height}
+        profile |= {"crs": scene.crs, "transform": scene.transform}
+        with rasterio.open(options.output / "mask.tif", "w", **profile) as target:
             for window in windows(scene):
                 dn = scene.read(window=window)
                 target.write((dn[GREEN] > dn[NIR]).view(np.uint8), 1, window=window)
-    return {"total": time.perf_counter() - start}
+    return record
 
 
 def windows(scene: rasterio.DatasetReader) -> Iterator[Window]:
@@ -94,20 +119,19 @@ def forward(options: argparse.Namespace) -> dict[str, float]:
     valid = np.ones_like(tile.valid)
     few = Axis(width, cols.tile, cols.overlap)
     rounds = -(-job.plan.count // len(few.starts))
-    for turn in range(rounds + 1):
-        if turn == 1:  # the first warms up
-            sync(options.device)
-            start = time.perf_counter()
-        for _ in engine.predict(tile.dn, valid, few):
+    passes(engine, tile.dn, valid, few, 1)  # warms up
+    with measured() as record:
+        passes(engine, tile.dn, valid, few, rounds)
+        if job.device.startswith("cuda"):
+            torch.cuda.synchronize()
+    share = job.plan.count / (rounds * len(few.starts))
+    return {name: seconds * share for name, seconds in record.items()}
+
+
+def passes(engine: Engine, dn: np.ndarray, valid: np.ndarray, cols: Axis, rounds: int) -> None:
+    for _ in range(rounds):
+        for _ in engine.predict(dn, valid, cols):
             pass
-    sync(options.device)
-    seconds = time.perf_counter() - start
-    return {"total": seconds * job.plan.count / (rounds * len(few.starts))}
-
-
-def sync(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 class FreeEngine:
@@ -155,15 +179,10 @@ def run(options: argparse.Namespace) -> dict[str, float]:
     return finished(pipeline.prepare(options.scene, config(options)))
 
 
-def processor() -> float:
-    """Seconds that all threads spent on a processor; other programs hardly change them."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def finished(job: pipeline.Job) -> dict[str, float]:
-    result = pipeline.run_job(job)
-    return {**result.seconds, "polygons_written": result.polygons or 0, "profile": result.profile}
+def finished(job: pipeline.Job) -> dict[str, Any]:
+    with measured() as record:
+        result = pipeline.run_job(job)
+    return {**record, "polygons": result.polygons, "profile": result.profile}
 
 
 def config(options: argparse.Namespace, **more: Any) -> pipeline.RunConfig:
@@ -193,18 +212,31 @@ def main(options: argparse.Namespace) -> None:
         for name, found in records.items():
             found.append(measure(name))
             print(name, json.dumps(found[-1]), flush=True)
-    total = {k: statistics.median(r["total"] for r in found) for k, found in records.items()}
-    peak = {k: max(r["peak_mib"] for r in found) for k, found in records.items()}
-    for name, seconds in total.items():
-        print(f"{name:<8} {seconds:8.2f} s   peak {peak[name]:6.0f} MiB")
-    for above, below in RATIOS:
-        if above in total and below in total:
-            print(f"{above} / {below}: {total[above] / total[below]:.2f}")
+    middle = {
+        name: {kind: statistics.median(r[kind] for r in found) for kind in ("total", "processor")}
+        for name, found in records.items()
+    }
+    for name, seconds in middle.items():
+        peak = max(record["peak_mib"] for record in records[name])
+        print(
+            f"{name:<8} {seconds['total']:8.2f} s {seconds['processor']:8.2f} s of processor   "
+            f"peak {peak:6.0f} MiB"
+        )
+    ratios = {
+        f"{above} / {below}": {
+            kind: middle[above][kind] / middle[below][kind] for kind in ("total", "processor")
+        }
+        for above, below in RATIOS
+        if above in middle and below in middle
+    }
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio['total']:.2f}, of processor {ratio['processor']:.2f}")
     if options.json:
         machine = {"cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
         if torch.cuda.is_available():
             machine["card"] = torch.cuda.get_device_name()
-        options.json.write_text(json.dumps({"machine": machine, "records": records}, indent=2))
+        found = {"machine": machine, "medians": middle, "ratios": ratios, "records": records}
+        options.json.write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
@@ -223,9 +255,7 @@ if __name__ == "__main__":
     if given.one:
         with tempfile.TemporaryDirectory() as folder:
             given.output = Path(folder)
-            before = processor()
             record = globals()[given.one](given)
-            record["processor"] = processor() - before
         record["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(record))
     else:
