@@ -172,7 +172,7 @@ def test_a_scene_of_an_earlier_batch_gets_an_item_too(do, model) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_batch_writes_them(make_water, model, tmp_path) -> None:
     make_water(40, 50, name="a.tif")
-    with Client(n_workers=1, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=1, processes=False, dashboard_address=":0") as client:
         result = geounet.batch(
             tmp_path / "a.tif", output=tmp_path / "out", model=model, scheduler=client,
             device="cpu", stac=True, merge=True,

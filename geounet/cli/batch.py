@@ -126,6 +126,13 @@ def run(
         Format | None,
         typer.Option(help="Format of the polygons and shorelines.", show_default="gpkg"),
     ] = None,
+    stac: Annotated[
+        bool | None,
+        typer.Option("--stac", help="Also write a STAC item a scene, and a collection of all."),
+    ] = None,
+    merge: Annotated[
+        bool | None, typer.Option("--merge", help="Also write all polygons into one GeoParquet.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print events as JSON, one a line.")
@@ -152,6 +159,8 @@ def run(
         "polygons": polygons,
         "shoreline": shoreline,
         "format": format.value if format else None,
+        "stac": stac,
+        "merge": merge,
         "overwrite": overwrite or None,
     }
     options = _options(config, setting or [], told)
