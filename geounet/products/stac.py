@@ -100,7 +100,8 @@ def read_items(uri: str) -> tuple[dict[str, Any], ...]:
     kind = found.get("type") if isinstance(found, dict) else None
     items = [found] if kind == "Feature" else []
     if kind == "FeatureCollection":
-        items = found.get("features", [])
+        features = found.get("features")
+        items = features if isinstance(features, list) else [None]
     if (kind != "FeatureCollection" and not items) or not all(_is_item(item) for item in items):
         raise SceneError(
             f"a JSON file must be a STAC item or item collection, with assets; {redact(uri)} is "
@@ -119,7 +120,12 @@ def _read(uri: str) -> bytes:
 
 
 def _is_item(item: object) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("assets"), dict)
+    """Whether it has what an item must have, of the types that it must be."""
+    if not isinstance(item, dict) or not isinstance(item.get("assets"), dict):
+        return False
+    properties, links = item.get("properties") or {}, item.get("links") or []
+    objects = [*item["assets"].values(), *(links if isinstance(links, list) else [None])]
+    return isinstance(properties, dict) and all(isinstance(one, dict) for one in objects)
 
 
 # -- the product -----------------------------------------------------------------------------------
