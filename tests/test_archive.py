@@ -169,6 +169,16 @@ def test_a_batch_makes_what_serial_runs_make(batch, inputs, model, tmp_path):
     assert [e.done for e in events[1:-1]] == [1, 2, 3, 4, 5, 6]
 
 
+def test_large_scenes_are_done_in_strips(batch, inputs, model, tmp_path):
+    """The two largest scenes, by both workers together, with the same bytes."""
+    result, _ = batch(inputs, polygons=False, large=90 * 115)
+    assert (result.done, result.failed) == (6, 0)
+    assert _tree(tmp_path / "out") == _serial(inputs, tmp_path / "s", model, polygons=False)
+    mine = f":{os.getpid()}"
+    here = {stem for stem, e in _entries(tmp_path / "out").items() if e.worker.endswith(mine)}
+    assert here == {"s4", "s5"}
+
+
 def test_the_manifest_says_what_was_made(batch, inputs, model, tmp_path):
     batch(inputs / "s0.tif", **FAST)
     (entry,) = _entries(tmp_path / "out").values()

@@ -2,7 +2,7 @@
 
 sources.py → engine.py ⇄ manifest.py
                  ⇅ cluster.py
-             tasks.py (in the workers)
+             tasks.py, strips.py (in the workers)
     catalogue.py, merging.py (what comes of the whole)
 """
 
@@ -11,6 +11,7 @@ from geounet.archive.engine import BatchConfig, BatchResult, Event, batch
 from geounet.archive.manifest import Entry, Failure, Made, Manifest, Output
 from geounet.archive.merging import merge_polygons
 from geounet.archive.sources import find_scenes
+from geounet.archive.strips import run_on
 from geounet.archive.tasks import Extra
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "batch",
     "find_scenes",
     "merge_polygons",
+    "run_on",
     "write_catalogue",
 ]

@@ -16,13 +16,15 @@ import heapq
 import json
 import math
 import queue
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +39,7 @@ from geounet.archive.sources import (
     identify,
     target_of,
 )
+from geounet.archive.strips import run_spread
 from geounet.archive.tasks import Extra, Large, Task, segment
 from geounet.errors import ConfigError
 from geounet.model import load_model, shipped_models
@@ -46,12 +49,13 @@ from geounet.staging import sweep
 
 if TYPE_CHECKING:
     import os
-    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from distributed import Client, Future
 
 __all__ = ["BatchConfig", "BatchResult", "Event", "batch", "parameters_digest"]
+
+_Came: TypeAlias = "Made | Failure | Large | None"
 
 _AHEAD = 2
 """Scenes in the cluster for each that can run."""
@@ -84,6 +88,8 @@ class BatchConfig(BaseModel):
     """Failed scenes that are borne; one more stops the batch."""
     retry_failed: bool = False
     """Also do scenes that failed by a fault of their own."""
+    large: int | None = Field(default=500_000_000, ge=1)
+    """Pixels above which all workers do a scene together, in strips; None for never."""
     extras: tuple[Extra, ...] = ()
     """What else is made of each scene, in the worker."""
     stac: bool = False
@@ -302,6 +308,15 @@ class _Orders:
     start: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A scene in the cluster."""
+
+    scene: Entry
+    task: Task
+    future: Future
+
+
 class _Drive:
     """The loop of a batch. All of it runs in one thread."""
 
@@ -312,9 +327,12 @@ class _Drive:
         self._unchanged = self._done = counts["done"]
         self._failed = counts["failed"]
         self._new_failures = 0
-        self._flying: dict[str, tuple[Entry, Future]] = {}
+        self._flying: dict[str, _Flight] = {}
+        self._spreading: set[str] = set()
+        self._spreader = ThreadPoolExecutor(1, thread_name_prefix="geounet-spread")
+        self._given_up = threading.Event()
         self._resting: list[tuple[float, int, Entry]] = []
-        self._back: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._back: queue.SimpleQueue[tuple[str, Callable[[], _Came]]] = queue.SimpleQueue()
         self._stopped: str | None = None
         self._recalled = False
         self._deserted: float | None = None
@@ -411,14 +429,27 @@ class _Drive:
             self._orders.output,
             threads=self._team.threads,
             again=attempt > 1 or scene.claimed,
+            large=self._orders.settings.large if self._slots > 1 else None,
             extras=self._extras(),
         )
         key = f"scene-{scene.id}-{attempt}-{self._token}"
         future = self._team.client.submit(
             segment, task, key=key, resources=self._team.resources or None, pure=False
         )
-        self._flying[key] = (replace(scene, attempts=attempt), future)
-        future.add_done_callback(self._back.put)
+        self._flying[key] = _Flight(replace(scene, attempts=attempt), task, future)
+        self._await(future)
+
+    def _await(self, future: Future) -> None:
+        future.add_done_callback(lambda it: self._back.put((it.key, partial(self._result, it))))
+
+    def _spread(self, key: str) -> None:
+        """Do a large scene with all workers together, in strips that this process writes."""
+        self._spreading.add(key)
+        task = self._flying[key].task
+        checked = task.config.model_copy(update={"device": "cpu"})  # the workers say what they use
+        run = partial(run_spread, team=self._team, stop=self._given_up)
+        done = self._spreader.submit(segment, replace(task, config=checked, large=None), run)
+        done.add_done_callback(lambda it: self._back.put((key, it.result)))
 
     def _extras(self) -> tuple[Extra, ...]:
         settings = self._orders.settings
@@ -431,21 +462,24 @@ class _Drive:
         """Wait a little for a scene to come back, and write down what became of it."""
         rest = self._resting[0][0] - time.monotonic() if self._resting else math.inf
         try:
-            future = self._back.get(timeout=max(min(rest, 0.5), 0.01))
+            key, result = self._back.get(timeout=max(min(rest, 0.5), 0.01))
         except queue.Empty:
             return
-        if future.key not in self._flying:
+        if key not in self._flying:
             return
-        came = self._result(future)
-        if came is None:
+        came = result()
+        if isinstance(came, Large):
+            self._spread(key)
+        if came is None or isinstance(came, Large):
             return
-        scene, _ = self._flying.pop(future.key)
+        self._spreading.discard(key)
+        scene = self._flying.pop(key).scene
         if isinstance(came, Made):
             self._finish(scene, came)
-        elif isinstance(came, Failure):
+        else:
             self._fail(scene, came)
 
-    def _result(self, future: Future) -> Made | Failure | Large | None:
+    def _result(self, future: Future) -> _Came:
         """What a task returned, or why it could not; None if it has to be made again."""
         if future.status == "error":
             error = future.exception()
@@ -455,7 +489,7 @@ class _Drive:
         try:
             return future.result(timeout=30)  # type: ignore[no-any-return]
         except TimeoutError:  # its worker died before it gave the result away
-            future.add_done_callback(self._back.put)
+            self._await(future)
             return None
         except Exception as error:  # noqa: BLE001 - whatever Dask raises, the scene is not lost
             return Failure("lost", type(error).__name__, " ".join(str(error).split()))
@@ -501,22 +535,20 @@ class _Drive:
 
     def _executing(self) -> set[str]:
         found = self._team.client.run(_executing_here, on_error="ignore")
-        return {key for keys in found.values() for key in keys}
+        return self._spreading.union(*found.values())
 
     def _drop(self, keys: Sequence[str]) -> None:
         taken = [self._flying.pop(key) for key in keys]
-        if self._team.client.status == "running":
-            self._team.client.cancel([future for _, future in taken])
-        for scene, _ in taken:
-            self._manifest.put_back(scene)
+        if taken and self._team.client.status == "running":
+            self._team.client.cancel([flight.future for flight in taken])
+        for flight in taken:
+            self._manifest.put_back(flight.scene)
 
     def _abandon(self) -> None:
         """What is left in the cluster when the loop ends, by an error or by force, is pending."""
-        for scene, _ in self._flying.values():
-            self._manifest.put_back(scene)
-        if self._flying and self._team.client.status == "running":
-            self._team.client.cancel([future for _, future in self._flying.values()])
-        self._flying.clear()
+        self._given_up.set()
+        self._spreader.shutdown(cancel_futures=True)
+        self._drop(list(self._flying))
         if self._team.client.status == "running":
             _sweep_all(self._orders.output, self._manifest.folders(), self._team.client)
 

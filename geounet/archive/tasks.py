@@ -62,13 +62,18 @@ class Large:
     pixels: int
 
 
-def segment(task: Task) -> Made | Failure | Large:
-    """Segment a scene and make its further outputs."""
+def segment(task: Task, run: Callable[[Job], RunResult] = run_job) -> Made | Failure | Large:
+    """Segment a scene and make its further outputs.
+
+    Args:
+        task: the scene.
+        run: what does it once it is checked.
+    """
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            done = _segment(task)
+            done = _segment(task, run)
         except Exception as error:  # noqa: BLE001 - told apart and reported by the client
             return Failure(
                 classify(error),
@@ -87,7 +92,7 @@ def segment(task: Task) -> Made | Failure | Large:
     )
 
 
-def _segment(task: Task) -> Made | Large:
+def _segment(task: Task, run: Callable[[Job], RunResult]) -> Made | Large:
     if task.again:
         sweep(task.config.output)
     if task.threads:
@@ -97,7 +102,7 @@ def _segment(task: Task) -> Made | Large:
     pixels = job.plan.width * job.plan.height
     if task.large is not None and pixels > task.large:
         return Large(pixels)
-    return record(task, job, run_job(job), identity)
+    return record(task, job, run(job), identity)
 
 
 def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Made:

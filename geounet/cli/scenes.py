@@ -110,6 +110,13 @@ def run(
         bool, typer.Option("--quicklook", help="Also write a PNG of scene and water.")
     ] = False,
     overwrite: Overwrite = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="A Dask cluster (tcp://host:8786 or its scheduler's file) that shares the rows.",
+            show_default="this process",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
@@ -163,6 +170,8 @@ def run(
     from geounet import pipeline  # noqa: PLC0415 - torch takes a second to load
     from geounet.staging import check_free  # noqa: PLC0415
 
+    if scheduler:
+        config["device"] = "cpu"  # of the check here; the workers say what they use
     job = pipeline.prepare(scene, pipeline.RunConfig.of(**config))
     picture = output / f"{job.scene.stem}_quicklook.png"
     check_free(job.outputs | ({"quicklook": picture} if quicklook else {}), overwrite=overwrite)
@@ -171,7 +180,12 @@ def run(
     if dry_run:
         return
     with progress_bar(hidden=quiet or as_json) as on_progress:
-        result = pipeline.run_job(job, on_progress=on_progress)
+        if scheduler:
+            from geounet.archive import run_on  # noqa: PLC0415 - Dask takes a second to load
+
+            result = run_on(job, scheduler, device=device, on_progress=on_progress)
+        else:
+            result = pipeline.run_job(job, on_progress=on_progress)
     if quicklook:
         from geounet import report  # noqa: PLC0415 - only where it is asked for
 
