@@ -1,0 +1,125 @@
+"""What a batch costs beyond its runs, and whether memory stays flat.
+
+    python benchmarks/archive.py scenes SCENE.tif [--count 8] [--repeat 3]
+    python benchmarks/archive.py tasks [--count 100000] [--workers 2]
+
+scenes   the same scene under many names: a plain loop over run, and batches with 1 and 2 workers.
+         The overhead a scene is what a batch with one worker takes longer than the loop, from the
+         moment the workers are there, divided by the scenes.
+tasks    tasks that do nothing, through the batch's own loop and manifest: milliseconds a task, and
+         the memory of this process, which holds the client and the scheduler, as it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+import geounet
+from geounet.archive import Event, Failure, Made, engine
+from geounet.archive.tasks import Task  # noqa: TC001 - of a function that is sent to workers
+
+
+def scenes(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds a scene: loop, one worker, two workers; medians."""
+    found: dict[str, list[float]] = {"loop": [], "1 worker": [], "2 workers": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        archive = folder / "in"
+        archive.mkdir()
+        for i in range(options.count):
+            os.link(options.scene.resolve(), archive / f"s{i}{options.scene.suffix}")
+        geounet.run(options.scene, output=folder / "warm", device=options.device)
+        for turn in range(options.repeat):
+            start = time.perf_counter()
+            for path in sorted(archive.iterdir()):
+                geounet.run(path, output=folder / f"loop{turn}", device=options.device)
+            found["loop"].append((time.perf_counter() - start) / options.count)
+            for workers in (1, 2):
+                seconds = _batch(archive, folder / f"batch{turn}-{workers}", workers, options)
+                found[f"{workers} worker{'s' * (workers > 1)}"].append(seconds)
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    return {**medians, "overhead ms": 1000 * (medians["1 worker"] - medians["loop"])}
+
+
+def _batch(archive: Path, output: Path, workers: int, options: argparse.Namespace) -> float:
+    """Seconds a scene of a batch, without those until every worker has loaded its model."""
+    times: list[float] = []
+
+    def watch(event: Event) -> None:
+        if event.kind == "done":
+            times.append(event.seconds)
+
+    geounet.batch(
+        str(archive), output=output, workers=workers, device=options.device, on_event=watch
+    )
+    warm = workers  # the first of each worker loads the model
+    return (times[-1] - times[warm - 1]) / (len(times) - warm)
+
+
+def nothing(task: Task) -> Made | Failure:
+    """A scene that takes no time."""
+    return Made({}, {"water": 0.0}, 0.0, str(os.getpid()), "none", {"uri": task.uri})
+
+
+def tasks(options: argparse.Namespace) -> dict[str, object]:
+    """Milliseconds a task and memory in MiB at each tenth of the way."""
+    memory: list[float] = []
+    process = psutil.Process()
+
+    def watch(event: Event) -> None:
+        if event.kind == "done" and event.done % max(options.count // 10, 1) == 0:
+            memory.append(round(process.memory_info().rss / 2**20, 1))
+
+    engine.segment = nothing
+    with tempfile.TemporaryDirectory() as name:
+        listed = Path(name) / "list.txt"
+        with listed.open("w") as file:
+            file.writelines(f"/nowhere/{i}.tif\n" for i in range(options.count))
+        start, begun = time.perf_counter(), [0.0]
+
+        def both(event: Event) -> None:
+            if event.kind == "begun":
+                begun[0] = time.perf_counter()
+            watch(event)
+
+        geounet.batch(
+            str(listed), output=Path(name) / "out", workers=options.workers, on_event=both
+        )
+        end = time.perf_counter()
+        size = (Path(name) / "out" / "geounet-batch.sqlite").stat().st_size
+    return {
+        "tasks": options.count,
+        "ms a task": round(1000 * (end - begun[0]) / options.count, 3),
+        "registering and starting, s": round(begun[0] - start, 1),
+        "MiB": memory,
+        "manifest bytes a scene": round(size / options.count),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    of_scenes = commands.add_parser("scenes")
+    of_scenes.add_argument("scene", type=Path)
+    of_scenes.add_argument("--count", type=int, default=8)
+    of_scenes.add_argument("--repeat", type=int, default=3)
+    of_scenes.add_argument("--device", default="cpu")
+    of_scenes.set_defaults(measure=scenes)
+    of_tasks = commands.add_parser("tasks")
+    of_tasks.add_argument("--count", type=int, default=100_000)
+    of_tasks.add_argument("--workers", type=int, default=2)
+    of_tasks.set_defaults(measure=tasks)
+    options = parser.parse_args()
+    print(json.dumps(options.measure(options), indent=2))
+
+
+if __name__ == "__main__":
+    main()
