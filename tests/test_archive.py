@@ -50,7 +50,7 @@ def cluster():
     with (
         dask.config.set(_PATIENT),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as cluster,
     ):
         assert cluster.scheduler_address.startswith("tcp://")
