@@ -380,7 +380,8 @@ def find_sensor(
 
     Returns:
         What they say; where they speak of different sensors, with the conflict, which the user has
-        to settle.
+        to settle. A mere word in the name (``landsat5.tif``, no product's identifier) gives way to
+        tags and bands that agree.
     """
     tagged = _identity_of_tags(tags or {})
     named = _identity_of(name, f"file name {name}")
@@ -390,11 +391,21 @@ def find_sensor(
     both = _narrower(tagged, named)
     if both is not None:
         return _beside_bands(both, bands)
+    if _same_bands(tagged, named):
+        return _beside_bands(named, bands)
+    if named.level is None and _sensor_of_bands(bands) == tagged.sensor:
+        return tagged  # the bands side with the tags, against a word in a file's name
     conflict = (
         f"the scene's {tagged.source} says {tagged.sensor}, and its {named.source} says "
         f"{named.sensor}. Settle it with --sensor."
     )
     return Identity(conflict=conflict)
+
+
+def _same_bands(one: Identity, other: Identity) -> bool:
+    """Whether two sensors differ in name only, as far as bands and numbers go: Landsat 8 and 9."""
+    first, second = SENSORS.get(one.sensor or ""), SENSORS.get(other.sensor or "")
+    return bool(first and second and first.bands == second.bands)
 
 
 def _narrower(one: Identity, other: Identity) -> Identity | None:

@@ -242,6 +242,12 @@ GDAL_S2 = {  # tags of GDAL's Sentinel-2 driver
         ("S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454.tif",
          {"SENSOR": "sentinel-2"}, (), "sentinel-2-l2a", "L2A", 4.0, None),
         ("HLS.S30.T60FXK.2022331T214909.v2.0.tif", HLS_S30, (), "hls-s30", None, None, None),
+        # twins
+        ("LC09_L2SP_231062_20230723.tif", {"SENSOR": "landsat-8"}, (), "landsat-9", "L2SP", None,
+         None),
+        # a word in a file's name gives way to tags and bands that agree
+        ("like_landsat5.tif", {"SENSOR": "sentinel-2"}, ("B02", "B03", "B04", "B08"), "sentinel-2",
+         None, None, None),
         # bands
         ("scene.tif", {}, S2_NAMES, "sentinel-2", None, None, None),
         ("scene.tif", {}, ("B2", "B3", "B4", "B8"), "sentinel-2", None, None, None),
@@ -266,6 +272,8 @@ def test_find_sensor(name, tags, bands, sensor, level, baseline, collection):
         ("LC08_L2SP_017051_20151205.tif", {}, ("B03", "B04", "B8A"),
          "says landsat-8, which has no band B8A. Settle it with --sensor, or .* --bands"),
         ("HLS.L30.T22VEQ.2021248T143156.v2.0.tif", {}, ("B04", "B05", "B12"), "no band B12"),
+        ("landsat5.tif", {"SENSOR": "sentinel-2"}, ("B1", "B2", "B3", "B4"),
+         "tag SENSOR says sentinel-2, and its file name landsat5.tif says landsat-5"),
     ],
 )  # fmt: skip
 def test_what_speaks_of_different_sensors_is_kept_for_the_user(name, tags, bands, conflict):
