@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import psutil
 from geounet.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["check_free", "staged", "sweep"]
 
@@ -57,16 +57,19 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     """Paths to write to; when the block ends without an error they become the outputs.
 
     Args:
-        outputs: what will be written, by kind; all in one folder, which is made if it is not there.
+        outputs: what will be written, by kind; all in one folder, which is made if it is not there,
+            and gone again, with those above it that were made, where nothing came to lie in it.
 
     Raises:
         OutputError: the folder cannot be made or written to, or an output not be replaced.
     """
     folder = next(iter(outputs.values())).parent
+    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=folder, prefix=f"{_STAGE}{_owner(os.getpid())}-"))
     except OSError as error:
+        _remove_empty(made)
         raise _not_writable(folder, error) from error
     try:
         drafts = {kind: stage / path.name for kind, path in outputs.items()}
@@ -75,6 +78,14 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
             _rename(drafts[kind], path)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the deepest first; those that hold something, or are not there, stay so."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _owner(process: int) -> str:

@@ -1,0 +1,60 @@
+"""Outputs are whole or not there, and so are the folders made for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from geounet.errors import OutputError
+from geounet.staging import staged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _fail_in(folder: Path) -> None:
+    with pytest.raises(RuntimeError, match="midway"):
+        _break_off(folder, "mask")
+
+
+def _break_off(folder: Path, name: str) -> None:
+    with staged({"mask": folder / "a.tif"}) as drafts:
+        (drafts.get(name) or folder / name).write_bytes(b"half")
+        raise RuntimeError("midway")
+
+
+def test_a_failed_run_removes_the_folders_that_it_made(tmp_path: Path) -> None:
+    _fail_in(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_run_leaves_folders_that_were_there(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    _fail_in(tmp_path / "out")
+    _fail_in(tmp_path / "out" / "new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_a_failed_run_leaves_what_others_put_into_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with pytest.raises(RuntimeError, match="midway"):
+        _break_off(folder, "other.txt")
+    assert [path.name for path in folder.iterdir()] == ["other.txt"]
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="can be written to"),
+        staged({"mask": tmp_path / "new" / ("x" * 300) / "a.tif"}),
+    ):
+        pytest.fail("there is no folder to write to")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_stay_with_the_folders_made_for_them(tmp_path: Path) -> None:
+    mask = tmp_path / "new" / "deep" / "a.tif"
+    with staged({"mask": mask}) as drafts:
+        drafts["mask"].write_bytes(b"whole")
+    assert mask.read_bytes() == b"whole"
+    assert [path.name for path in mask.parent.iterdir()] == ["a.tif"]
