@@ -102,6 +102,15 @@ def test_two_files_of_one_band_are_refused(make_single, tmp_path):
         find_product(tmp_path)
 
 
+def test_a_folder_of_bands_among_other_scenes_is_not_guessed(make_single, tmp_path):
+    for name in ("one/x_B03.tif", "one/x_B04.tif", "one/preview.png", "one/x_mask.tif"):
+        make_single(name) if name.endswith("tif") else (tmp_path / name).touch()
+    assert find_product(tmp_path).names == ("B03", "B04")
+    make_single("other.tif")
+    with pytest.raises(SceneError, match=r"bands in one, and other\.tif beside them\. Give the"):
+        find_product(tmp_path)
+
+
 def test_a_pattern_that_fits_nothing(tmp_path):
     with pytest.raises(SceneError, match="none fits"):
         find_product(f"{tmp_path}/*.tif")

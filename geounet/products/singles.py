@@ -20,7 +20,7 @@ from geounet.radiometry import Evidence, Statement, state_bands
 from geounet.sensors import common_name, find_sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from geounet.products.bundle import Bundle
     from geounet.resampling import Resampling
@@ -96,8 +96,8 @@ def find_singles(
     """Single-band files named by their bands, if there are at least two.
 
     Raises:
-        SceneError: a band occurs more than once, a file is missing or damaged, or the bands do not
-            fit onto one grid.
+        SceneError: a band occurs more than once, other scenes lie beside the bands' folder, a file
+            is missing or damaged, or the bands do not fit onto one grid.
     """
     named = _named_bands(bundle.names)
     twice = {band: names for band, names in named.items() if len(names) > 1}
@@ -109,6 +109,7 @@ def find_singles(
             f"each band may occur once; {bundle.uri} holds {len(names)} files of {band}: "
             f"{', '.join(names[:4])}. Give one scene's files."
         )
+    _refuse_strangers(bundle, named)
     layers = [Layer(bundle.gdal(names[0]), 1, band) for band, names in sorted(named.items())]
     first = PurePosixPath(named[layers[0].name][0]).name
     found = find_sensor(name=first, bands=[layer.name for layer in layers])
@@ -151,6 +152,22 @@ def _named_bands(names: Iterable[str]) -> dict[str, list[str]]:
         if path.suffix.lower() in RASTERS and (band := _band_of(path.stem)):
             found[band].append(name)
     return found
+
+
+def _refuse_strangers(bundle: Bundle, named: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a folder of many scenes, one of which happens to be a folder of bands."""
+    homes = {PurePosixPath(names[0]).parent for names in named.values()}
+    if PurePosixPath() in homes or bundle.kind == "list":
+        return
+    scenes = RASTERS - {".png"}  # quicklooks
+    others = [PurePosixPath(n) for n in bundle.names if PurePosixPath(n).suffix.lower() in scenes]
+    strangers = [str(path) for path in others if path.parent not in homes]
+    if strangers:
+        raise SceneError(
+            f"a scene's folder holds one product; {bundle.uri} holds bands in "
+            f"{', '.join(sorted(map(str, homes)))}, and {', '.join(strangers[:4])} beside them. "
+            f"Give the folder of the bands, or one of the others. geounet batch takes many scenes."
+        )
 
 
 def _band_of(stem: str) -> str | None:
