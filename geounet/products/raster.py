@@ -48,7 +48,7 @@ def _opened(path: str, uri: str) -> rasterio.DatasetReader:
             if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
                 raise SceneError(f"a scene must exist: there is no {uri}.") from error
             raise SceneError(
-                f"a scene must be a raster that GDAL opens: {uri}: {str(error).rstrip(".")}."
+                f"a scene must be a raster that GDAL opens: {uri}: {str(error).rstrip('.')}."
             ) from error
 
 
