@@ -1,4 +1,5 @@
 import hashlib
+import logging
 import subprocess
 import sys
 
@@ -297,8 +298,10 @@ def test_a_network_that_does_not_convert_is_named():
     spec = _spec()
     model = Model(spec, Segmenter(_Unconvertible(), spec.normalisation), "test")
     engine = OpenVinoEngine(model, MATCHED)
+    level = logging.root.level
     with pytest.raises(ModelError, match=r"cannot convert the network of small.*--engine torch"):
         list(engine.predict(*_scene(32, 32), Axis(32, 32, 0)))
+    assert logging.root.level == level  # what others log must not be lost
 
 
 # -- networks beside a model file ------------------------------------------------------------------

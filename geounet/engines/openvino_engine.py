@@ -9,6 +9,7 @@ around it is made for the scene's bands, so that stored integers go in as they w
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import deque
 from copy import deepcopy
@@ -60,11 +61,11 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
     side = model.spec.tile + 2 * model.spec.margin
     example = torch.zeros([side if n < 0 else n for n in shape])
     body = deepcopy(model.network.body).cpu().to(memory_format=torch.contiguous_format).eval()
+    level = logging.root.level
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter(
-                "ignore"
-            )  # the tracer's: on conditions that a fixed shape settles
+            # the tracer's: on conditions that a fixed shape settles
+            warnings.simplefilter("ignore")
             made = ov.convert_model(body, example_input=example, input=[shape])
     except Exception as error:  # its many own types share no other parent
         reason = " ".join(str(error).split())[:300]
@@ -72,6 +73,8 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
             f"OpenVINO cannot convert the network of {model.spec.name} "
             f"({model.spec.architecture.decoder}): {reason}. Use --engine torch."
         ) from error
+    finally:
+        logging.root.setLevel(level)  # the converter raises it for the whole process
     return made
 
 
