@@ -581,10 +581,18 @@ def test_a_full_disk(scene, network, tmp_path):
     assert not out.exists()
 
 
+STOPPABLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from geounet.cli import main
+main()
+"""
+
+
 def test_an_interrupt_leaves_nothing(make_water, network, tmp_path):
     path, _ = make_water(3000, 2000)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "geounet.cli", "run", path, "-o", out, "-m", network]
+    command = [sys.executable, "-c", STOPPABLE, "run", path, "-o", out, "-m", network]
     command += ["--tile", "32", "--overlap", "16"]  # 23,000 windows: it lasts for many seconds
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
