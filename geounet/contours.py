@@ -556,6 +556,10 @@ class ContourPolygons:
             _run_polygon=number[self._run_polygon[run]],
         )
 
+    def bound_points(self) -> Floats:
+        """Vertices at the end of an edge that is no shore: float64[k, 2], column and row."""
+        return self.vertices[~(self.shore & self.shore[ring_index(self.ring_offsets, -1)])]
+
     def feature_of(self, x: Ints, y: Ints) -> Ints:
         """The polygon of the run of water pixels that begins at column x of row y."""
         names = 2 * ((y.astype(np.int64) + 1) * (self.shape[1] + 2) + x)

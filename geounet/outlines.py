@@ -1,7 +1,7 @@
 """Water bodies and shorelines as tables: gathered as rows arrive, cleaned up once they are whole.
 
     rows of codes and probability  →  add()   polygons (vectors or contours), statistics of runs
-                                      polygons()    fill holes, drop small ones, simplify, measure
+                                      polygons()    fill holes, drop small ones, simplify, smooth
                                       shorelines()
 
 Clean-up looks at whole polygons and works in pixels, so that it means the same in every CRS.
@@ -30,6 +30,7 @@ from geounet import remote
 from geounet.contours import Contourer, ContourPolygons, level_of
 from geounet.errors import ConfigError, SceneError
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.smoothing import smoothed
 from geounet.vectors import (
     PixelPolygons,
     Polygonizer,
@@ -98,6 +99,9 @@ class Shaping:
     simplify: float = 0.0
     """Detail in metres to take out: bends that span less than this squared (Visvalingam and
     Whyatt 1993), keeping neighbours' shared edges and every ring."""
+    smooth: float = 0.0
+    """How far in metres edges may move for corners to be rounded; see `smoothed`. What lies on
+    the raster's frame or along not-observed pixels stays."""
 
     def __post_init__(self) -> None:
         """Check it.
@@ -105,7 +109,7 @@ class Shaping:
         Raises:
             ConfigError: If a value breaks its rule.
         """
-        for name in ("min_area", "fill_holes", "simplify"):
+        for name in ("min_area", "fill_holes", "simplify", "smooth"):
             value = getattr(self, name)
             if not (value >= 0 and np.isfinite(value)):
                 raise ConfigError(f"{name} is a number, 0 or more; got {value!r}.")
@@ -470,7 +474,7 @@ class _Place:
 def _cleaned(
     found: PixelPolygons | ContourPolygons, at: _Place, shaping: Shaping, seeds: Floats | None
 ) -> tuple[Geometries, tuple[Floats, Floats], Ints]:
-    """Fill holes, drop what is small, simplify.
+    """Fill holes, drop what is small, simplify, smooth.
 
     Returns:
         Geometries in pixels, their areas and perimeters, and which of `found` they are.
@@ -487,6 +491,9 @@ def _cleaned(
     if shaping.simplify and len(geometries):
         tolerance = shaping.simplify / at.pixel_size()
         geometries = shapely.orient_polygons(shapely.coverage_simplify(geometries, tolerance))
+    if shaping.smooth:
+        geometries = smoothed(geometries, found.bound_points(), shaping.smooth / at.pixel_size())
+    if shaping.simplify or shaping.smooth:
         measures = at.measures(geometries)
     return geometries, measures, kept
 

@@ -126,6 +126,8 @@ class RunConfig(BaseModel):
     """Greatest area in square metres of holes that are filled, with what lies in them."""
     simplify: float = Field(default=0.0, ge=0)
     """Detail of the polygons in metres to take out."""
+    smooth: float = Field(default=0.0, ge=0)
+    """How far in metres the polygons' edges may move for corners to be rounded."""
     overwrite: bool = False
     """Replace outputs that exist."""
 
@@ -200,6 +202,7 @@ class RunConfig(BaseModel):
             min_area=self.min_area,
             fill_holes=self.fill_holes,
             simplify=self.simplify,
+            smooth=self.smooth,
         )
 
 

@@ -318,18 +318,27 @@ def _assemble(
         return np.bincount(feature[rings.of_edge[edge]], minlength=len(features) - 1) > 0
 
     frame = (x == 0) | (x == shape[1]) | (y == 0) | (y == shape[0])
-    wall = walls.edge(corners.blank_x, corners.blank_y)
+    wall = walls.find(corners.blank_x, corners.blank_y)
+    bound = frame.copy()
+    bound[_pairs(corners.blank_edge)] = bound[columns[_pairs(wall)]] = True
+    order = _ends(below, edges)
     return PixelPolygons(
         shape=shape,
         code=code,
         connectivity=connectivity,
-        corners=_ends(x, y, below, edges),
+        corners=np.stack([x[order], y[order]], axis=1),
+        bound=bound[order],
         ring_offsets=2 * ring_offsets,
         polygon_offsets=np.append(shells, len(is_shell)),
         feature_offsets=np.searchsorted(feature_of_shell, features),
         touches_edge=touched(np.flatnonzero(frame) // 2),
-        touches_unobserved=touched(np.concatenate([corners.blank_edge, wall])),
+        touches_unobserved=touched(np.concatenate([corners.blank_edge, columns[2 * wall] >> 1])),
     )
+
+
+def _pairs(edges: Ints) -> Ints:
+    """Both ends, 2k and 2k + 1, of edges k."""
+    return np.concatenate([2 * edges, 2 * edges + 1])
 
 
 def _column_order(x: Ints, width: int, crossed: Ints) -> Ints:
@@ -390,10 +399,14 @@ class _Walls:
         self._tops, self._rows = tops, rows
         self._keys = x[tops].astype(np.int64) * rows + y[tops]
 
+    def find(self, x: Ints, y: Ints) -> Ints:
+        """The vertical edge, in column order, at column x that passes pixel row y."""
+        keys = x.astype(np.int64) * self._rows + y
+        return np.searchsorted(self._keys, keys, side="right") - 1
+
     def edge(self, x: Ints, y: Ints) -> Ints:
         """A horizontal edge of the ring whose vertical edge at column x passes pixel row y."""
-        keys = x.astype(np.int64) * self._rows + y
-        return self._tops[np.searchsorted(self._keys, keys, side="right") - 1] >> 1
+        return self._tops[self.find(x, y)] >> 1
 
 
 def _bodies(corners: _Corners, y: Ints, rings: _Rings, walls: _Walls) -> Ints:
@@ -486,13 +499,10 @@ def _innermost(left: Ints, right: Ints, size: int) -> Ints:
     return np.repeat(np.array(label, np.int32), np.diff(at, append=size))
 
 
-def _ends(x: Ints, y: Ints, below: Bools, edges: Ints) -> Ints:
-    """Both ends of each edge in the direction of its ring: int32[2 * edges, 2]."""
+def _ends(below: Bools, edges: Ints) -> Ints:
+    """The corners at both ends of each edge in the direction of its ring."""
     start = 2 * edges + ~below[edges]
-    xy = np.empty((2 * len(edges), 2), np.int32)
-    xy[::2, 0], xy[1::2, 0] = x[start], x[start ^ 1]
-    xy[::2, 1] = xy[1::2, 1] = y[start]
-    return xy
+    return np.stack([start, start ^ 1], axis=1).ravel()
 
 
 # -- polygons --------------------------------------------------------------------------------------
@@ -515,6 +525,9 @@ class PixelPolygons:
     corners: Ints
     """int32[n, 2]: column and row of the rings' corners, the first one not repeated; from even to
     odd index runs a horizontal edge."""
+    bound: Bools
+    """bool[n]: the corner lies on the raster's frame, or on an edge with an obscured or
+    not-observed pixel across."""
     ring_offsets: Ints
     """int64[rings + 1]: where each ring begins in `corners`."""
     polygon_offsets: Ints
@@ -567,12 +580,17 @@ class PixelPolygons:
         return replace(
             self,
             corners=self.corners[corner],
+            bound=self.bound[corner],
             ring_offsets=kept_offsets(self.ring_offsets, ring),
             polygon_offsets=kept_offsets(self.polygon_offsets, polygon),
             feature_offsets=kept_offsets(self.feature_offsets, keep),
             touches_edge=self.touches_edge[keep],
             touches_unobserved=self.touches_unobserved[keep],
         )
+
+    def bound_points(self) -> Floats:
+        """Corners that are no shore: float64[k, 2], column and row."""
+        return self.corners[self.bound].astype(np.float64)
 
     def feature_of(self, x: Ints, y: Ints) -> Ints:
         """The feature of the run of pixels in row y that begins at column x."""

@@ -99,6 +99,7 @@ def test_the_same_whatever_the_strips(
     scene=scenes(),
     fill=st.sampled_from([0, 150, 450]),
     simplify=st.sampled_from([0, 12, 30]),
+    smooth=st.sampled_from([0, 10]),
     least=st.sampled_from([0, 150]),
 )
 @settings(max_examples=150, deadline=None)
@@ -107,6 +108,7 @@ def test_valid_after_any_clean_up(
     scene: tuple[np.ndarray, np.ndarray],
     fill: float,
     simplify: float,
+    smooth: float,
     least: float,
 ) -> None:
     """Also apart from each other, measured right, and never over what was not observed."""
@@ -115,6 +117,7 @@ def test_valid_after_any_clean_up(
         connectivity=shaping.connectivity,
         fill_holes=fill,
         simplify=simplify,
+        smooth=smooth,
         min_area=least,
     )
     found = table(scene[0], shaping, probability=scene[1])
@@ -220,6 +223,29 @@ def test_simplifying_takes_out_steps() -> None:
     assert polygon.area == pytest.approx(820 * 100, rel=0.03)
 
 
+@pytest.mark.parametrize("edges", ["pixel", "contour"])
+def test_smoothing_leaves_what_is_no_shore(edges: str) -> None:
+    """On the raster's frame and along pixels that nobody saw nothing moves; steps of shore do."""
+    codes = pixels("""
+        #####x..
+        ####xx..
+        ###.....
+        ##......
+        #.......
+        """)
+    probability = np.where(codes == 255, 255, 250 * codes).astype(np.uint8)
+    parts = []
+    for smooth in (0, 10):
+        (polygon,) = table(codes, Shaping(edges, smooth=smooth), probability=probability).geometry
+        blank = shapely.box(40, -20, 60, 0)
+        frame = shapely.LineString([(0, -50), (0, 0), (80, 0)])
+        parts.append([polygon.intersection(one) for one in (frame, blank.boundary)])
+        parts[-1].append(polygon.difference(shapely.box(0, -20, 80, 0)))
+    assert parts[0][0].equals(parts[1][0])
+    assert parts[0][1].equals(parts[1][1])
+    assert not parts[0][2].equals(parts[1][2])
+
+
 def test_areas_are_true_in_any_output_crs() -> None:
     codes = NESTED
     plain = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631")
@@ -283,6 +309,7 @@ def test_codes_rule_where_rounding_hides_the_decision() -> None:
         {"fill_holes": float("nan")},
         {"simplify": float("inf")},
         {"edges": "round"},
+        {"smooth": -1},
         {"connectivity": 6},
         {"threshold": 1},
         {"edges": "contour", "connectivity": 8},

@@ -771,7 +771,7 @@ def test_an_empty_result_is_valid_in_every_format(make_water, model, tmp_path, k
     with pytest.warns(GeounetWarning, match=r"nothing was observed in .*scene.tif"):
         result = run(
             path, output=tmp_path / "out", format=kind, edges=edges, shoreline=True,
-            min_area=100, fill_holes=100, simplify=5, to_crs="EPSG:4326",
+            min_area=100, fill_holes=100, simplify=5, smooth=8, to_crs="EPSG:4326",
         )  # fmt: skip
     read = geopandas.read_parquet if kind == "parquet" else geopandas.read_file
     for name in ("polygons", "shoreline"):

@@ -20,6 +20,7 @@ from geounet.cli.options import (
     Pick,
     Side,
     Simplify,
+    Smooth,
     Threshold,
     ToCrs,
 )
@@ -65,6 +66,7 @@ def vectorize(
     min_area: MinArea = 0.0,
     fill_holes: FillHoles = 0.0,
     simplify: Simplify = 0.0,
+    smooth: Smooth = 0.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +81,7 @@ def vectorize(
         min_area=min_area,
         fill_holes=fill_holes,
         simplify=simplify,
+        smooth=smooth,
     )
     made = outlines.vectorize_to_files(
         raster,

@@ -187,6 +187,12 @@ FillHoles = Annotated[
 Simplify = Annotated[
     float, typer.Option(help="Take out detail below this many metres; shared edges stay shared.")
 ]
+Smooth = Annotated[
+    float,
+    typer.Option(
+        help="Round corners, moving edges by up to this many metres: a pixel's size or two."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 LabelBand = Annotated[
     str | None,

@@ -38,6 +38,7 @@ from geounet.cli.options import (
     SceneArgument,
     SensorOption,
     Simplify,
+    Smooth,
     Threshold,
     ToCrs,
     four,
@@ -105,6 +106,7 @@ def run(
     min_area: MinArea = 0.0,
     fill_holes: FillHoles = 0.0,
     simplify: Simplify = 0.0,
+    smooth: Smooth = 0.0,
     connectivity: Connectivity = 4,
     quicklook: Annotated[
         bool, typer.Option("--quicklook", help="Also write a PNG of scene and water.")
@@ -164,6 +166,7 @@ def run(
         "min_area": min_area,
         "fill_holes": fill_holes,
         "simplify": simplify,
+        "smooth": smooth,
         "connectivity": connectivity,
         "overwrite": overwrite,
     }
