@@ -1,4 +1,4 @@
-"""Where clouds, their shadows, cirrus and snow hide the ground, as a raster beside the scene says.
+"""Where clouds, their shadows, cirrus and snow hide the ground, as a file beside the scene says.
 
 A layer of any grid and CRS is read onto the scene's pixels by nearest neighbour. What it does not
 cover, and where it says nothing itself (nodata, fill), is not obscured by its word.
@@ -7,18 +7,27 @@ cover, and where it says nothing itself (nodata, fill), is not obscured by its w
     scl       3 cloud shadow, 8 and 9 cloud, 10 thin cirrus, 11 snow or ice  1 defective, 2 dark, 7
     qa_pixel  bits 1 dilated cloud, 2 cirrus, 3 cloud, 4 shadow, 5 snow      0 fill, 6, 7 water
     fmask     bits 0 cirrus, 1 cloud, 2 beside one, 3 shadow, 4 snow or ice  5 water, 255 fill
+    udm2      0 in the first band, clear: cloud, shadow, haze, snow
+    classi    1 in any of three bands: opaque cloud, cirrus, snow or ice
+    geounet   2 in a mask of geounet's                                       0, 1, 255
     nonzero   every number but 0, NaN and nodata
+    polygons  what lies inside them
 
 Sources: ESA, *Level-2A Algorithm Theoretical Basis Document*, scene classification; USGS, *Landsat
 8-9 Collection 2 Level 2 Science Product Guide* (LSDS-1619), quality band, of which bit 1 counts as
-USGS calls clear only what it leaves out; NASA, *HLS Product User Guide* v2.0, quality layer.
+USGS calls clear only what it leaves out; NASA, *HLS Product User Guide* v2.0, quality layer;
+Planet, *PlanetScope Product Specification*, usable data mask; ESA, *Sentinel-2 Products
+Specification Document*, version 14, quality indicators of Level 1C: ``MSK_CLASSI`` from baseline
+04.00 on, ``MSK_CLOUDS`` before.
 """
 
 from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, get_args
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import shapely
@@ -29,6 +38,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.parts import area_on_grid, corners
+from geounet.products.metadata import local_name, parse_xml
 from geounet.products.product import CloudLayer, CloudRule
 from geounet.products.raster import open_raster
 from geounet.remote import attempt, gdal_path, redact
@@ -36,14 +46,24 @@ from geounet.remote import attempt, gdal_path, redact
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
+    from xml.etree import ElementTree as ET
 
     import rasterio
     from numpy.typing import NDArray
 
+    from geounet.parts import Area
     from geounet.scene import Grid
     from geounet.tiling import Window
 
-__all__ = ["RULES", "CloudReader", "check_clouds", "cloud_layer", "obscured", "open_clouds"]
+__all__ = [
+    "RULES",
+    "CloudReader",
+    "Obscured",
+    "check_clouds",
+    "cloud_layer",
+    "obscured",
+    "open_clouds",
+]
 
 RULES: tuple[CloudRule, ...] = get_args(CloudRule)
 """How a layer's numbers may be read."""
@@ -51,7 +71,10 @@ RULES: tuple[CloudRule, ...] = get_args(CloudRule)
 _CLASSES = np.array([3, 8, 9, 10, 11])
 _BITS = {"qa_pixel": 0b111110, "fmask": 0b11111}
 _FILL = {"qa_pixel": 1, "fmask": 255}
-_NAMES: dict[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
+_NAMES: dict[str, CloudRule] = {
+    "scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask", "msk_classi": "classi", "udm2": "udm2",
+}  # fmt: skip
+_MANY_BANDS = {"classi", "udm2"}
 _TOLERANCE = 1e-4
 """In pixels: where a layer is looked up must not depend on the window that is read."""
 _SAMPLE = 1024
@@ -64,12 +87,18 @@ def obscured(
     """Which pixels a layer calls obscured: bool, of the shape of its numbers.
 
     Args:
-        values: the layer's numbers.
+        values: the layer's numbers; of ``classi`` all its bands, one after the other.
         rule: how they are read.
         nodata: the number with which the layer says nothing.
     """
+    if rule == "classi":
+        return np.asarray((values == 1).any(axis=0))
     if rule == "nonzero":
         hidden: NDArray[np.bool_] = (values != 0) & ~np.isnan(values)
+    elif rule == "udm2":
+        hidden = values == 0
+    elif rule == "geounet":
+        hidden = values == 2
     elif rule == "scl":
         hidden = np.isin(values, _CLASSES)
     else:
@@ -81,20 +110,25 @@ def obscured(
 
 
 def cloud_layer(path: str | os.PathLike[str], rule: CloudRule | None = None) -> CloudLayer:
-    """A raster as a cloud layer.
+    """A raster as a cloud layer, or a mask of polygons as old Sentinel-2 products have it (GML).
 
     Args:
         path: path or URI; of several bands the one is taken that is called SCL, QA_PIXEL or Fmask.
-        rule: how its numbers are read; None tells it by the file's or band's name, or by numbers
-            that are all 0 and one other.
+        rule: how its numbers are read; None tells it by the file's or band's name, by its being a
+            mask that geounet wrote, or by numbers that are all 0 and one other.
 
     Raises:
         SceneError: there is no such raster.
         ConfigError: nothing says which band it is, or what its numbers mean.
     """
     uri = gdal_path(str(path))
+    if Path(uri).suffix.lower() == ".gml":
+        return CloudLayer(uri, 0, "polygons", partial(_bytes_of, uri))
     with _opened(uri) as source:
         texts = [text or "" for text in source.descriptions]
+        called = _rule_called(uri.rsplit("/", 1)[-1])
+        if (rule or called) in _MANY_BANDS and source.count > 1:
+            return CloudLayer(uri, 1, rule or called or "nonzero")
         named = [i for i, text in enumerate(texts, start=1) if _rule_called(text)]
         if source.count > 1 and len(named) != 1:
             raise ConfigError(
@@ -102,8 +136,21 @@ def cloud_layer(path: str | os.PathLike[str], rule: CloudRule | None = None) -> 
                 f"{redact(str(path))} has {source.count}: {', '.join(texts)}."
             )
         band = named[0] if named else 1
-        rule = rule or _rule_called(texts[band - 1]) or _rule_called(uri.rsplit("/", 1)[-1])
+        rule = rule or _rule_called(texts[band - 1]) or _own_rule(source) or called
         return CloudLayer(uri, band, rule or _rule_of_numbers(source, band, str(path)))
+
+
+def _bytes_of(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SceneError(f"a cloud mask must be a file that can be read: {error}.") from error
+
+
+def _own_rule(source: rasterio.DatasetReader) -> CloudRule | None:
+    """That of geounet's own masks, by what they are tagged with."""
+    own = "GEOUNET_VERSION" in source.tags() and source.descriptions[0] == "land/water mask"
+    return "geounet" if own else None
 
 
 @contextmanager
@@ -132,7 +179,7 @@ def _rule_of_numbers(source: rasterio.DatasetReader, band: int, path: str) -> Cl
         f"cannot tell what the numbers of {redact(path)} mean: "
         f"{', '.join(f'{number:g}' for number in found[:8])}{', …' if len(found) > 8 else ''}. "
         f"Settle it with --cloud-rule: scl (Sentinel-2's classes), qa_pixel (Landsat's bits), "
-        f"fmask (HLS's bits) or nonzero (whatever is not 0)."
+        f"fmask (HLS's bits), geounet (2 of its masks) or nonzero (whatever is not 0)."
     )
 
 
@@ -146,6 +193,9 @@ def check_clouds(layer: CloudLayer, grid: Grid) -> None:
         GeounetWarning: it covers a part of the scene only.
     """
     name = f"the cloud mask {redact(layer.uri)}"
+    if layer.rule == "polygons":
+        _polygons_on(layer, grid)
+        return
     with _opened(layer.uri) as source:
         if source.crs is None or grid.crs is None:
             if source.shape != grid.shape:
@@ -166,6 +216,14 @@ def check_clouds(layer: CloudLayer, grid: Grid) -> None:
         )
 
 
+class Obscured(Protocol):
+    """What tells which pixels a layer obscures."""
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of a window of the whole grid are obscured: bool [height, width]."""
+        ...
+
+
 class CloudReader:
     """An open cloud layer on a scene's pixels. It belongs to the thread that opened it."""
 
@@ -181,8 +239,9 @@ class CloudReader:
         """
         layer = self._layer
         area = RasterWindow(window.col, window.row, window.width, window.height)
+        bands = None if layer.rule == "classi" else layer.band
         try:
-            values = attempt(layer.uri, lambda: self._dataset.read(layer.band, window=area))
+            values = attempt(layer.uri, lambda: self._dataset.read(bands, window=area))
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"cannot read the cloud mask {redact(layer.uri)}: {error}. It is truncated or "
@@ -191,9 +250,55 @@ class CloudReader:
         return obscured(values, layer.rule, self._dataset.nodata)
 
 
+class _PolygonReader:
+    """A layer of polygons on a scene's pixels."""
+
+    def __init__(self, area: Area | None) -> None:
+        self._area = area
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of a window of the whole grid have their centre inside."""
+        if self._area is None:
+            return np.zeros((window.height, window.width), np.bool_)
+        return self._area.inside(window)
+
+
+def _polygons_on(layer: CloudLayer, grid: Grid) -> Area | None:
+    """The layer's polygons on a scene's pixels; None where it has none: a scene without clouds.
+
+    Raises:
+        SceneError: they cannot be read, or lie elsewhere.
+    """
+    root = parse_xml(layer.read() if layer.read else b"", layer.uri)
+    polygons = [_polygon(one, layer.uri) for one in root.iter() if local_name(one) == "Polygon"]
+    if not polygons:
+        return None
+    envelope = next((e.get("srsName", "") for e in root.iter() if "srsName" in e.attrib), "")
+    code = envelope.rpartition(":")[2]
+    crs = f"EPSG:{code}" if code.isdecimal() and grid.crs is not None else None
+    found = np.array(polygons, object)
+    return area_on_grid(found, crs, grid, what=f"the cloud mask {redact(layer.uri)}")
+
+
+def _polygon(element: ET.Element, name: str) -> shapely.Polygon:
+    """A polygon of GML 3.2: its first ring is the outer one."""
+    lists = [ring.text or "" for ring in element.iter() if local_name(ring) == "posList"]
+    try:
+        shell, *holes = [np.array(text.split(), float).reshape(-1, 2) for text in lists]
+        return shapely.Polygon(shell, holes)
+    except ValueError as error:
+        raise SceneError(
+            f"cannot read the polygons of {redact(name)}: {error}. It is truncated or damaged; get "
+            f"it again."
+        ) from error
+
+
 @contextmanager
-def open_clouds(layer: CloudLayer, grid: Grid) -> Iterator[CloudReader]:
+def open_clouds(layer: CloudLayer, grid: Grid) -> Iterator[Obscured]:
     """Open a layer on a scene's whole grid, for one thread."""
+    if layer.rule == "polygons":
+        yield _PolygonReader(_polygons_on(layer, grid))
+        return
     with ExitStack() as stack:
         source = stack.enter_context(_opened(layer.uri))
         same = (source.crs, source.transform, source.shape) == (

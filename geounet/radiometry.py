@@ -45,6 +45,9 @@ _FIRST_WITH_OFFSET = 4.0
 """Sentinel-2 processing baseline from which 1000 is added to the numbers."""
 
 
+_LANDSAT_LEVELS = {"L1TP", "L1GT", "L1GS", "L2SP", "L2SR"}
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One source's word: ``reflectance = number * scale + offset``."""
@@ -103,8 +106,12 @@ class Evidence:
     """Where what there is speaks of different sensors: an error's words."""
 
     def is_of(self, *sensors: str) -> bool:
-        """Whether the scene is from one of these sensors, told by how their names begin."""
-        return bool(self.sensor) and str(self.sensor).startswith(sensors)
+        """Whether the scene is from one of these sensors, told by how their names begin.
+
+        Only Landsat's levels are called as they are, also where its satellite is not known.
+        """
+        name = self.sensor or ("landsat" if self.level in _LANDSAT_LEVELS else "")
+        return bool(name) and name.startswith(sensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,7 @@ def decide_radiometry(
     found = _settle(evidence, said) if said else _convention(evidence)
     if scale is None and offset is None:
         return found
-    return _as_told(found, said[0] if said else None, scale, offset)
+    return _as_told(evidence, found, said[0] if said else None, scale, offset)
 
 
 def _check_told(scale: float | None, offset: float | None) -> None:
@@ -237,6 +244,13 @@ def _checked(said: Statement) -> Statement:
 
 
 def _refuse_other_than_reflectance(evidence: Evidence) -> None:
+    if evidence.dtype in {"uint8", "int8"} and evidence.is_of("naip"):
+        raise SceneError(
+            f"pixels must be reflectance; NAIP as {evidence.dtype} without a scale is brightness "
+            f"that was stretched for the eye, flight by flight. Train a model on such numbers, or "
+            f"try one made for reflectance all the same with --scale (0.004 takes 250 as 1) and "
+            f"look hard at what comes out."
+        )
     if evidence.dtype in {"uint8", "int8"}:
         raise SceneError(
             f"pixels must be reflectance; {evidence.dtype} without a scale is a picture made for "
@@ -246,7 +260,8 @@ def _refuse_other_than_reflectance(evidence: Evidence) -> None:
     if evidence.is_of("planetscope") and evidence.level == "TOA":
         raise SceneError(
             "pixels must be reflectance; this PlanetScope product holds radiance. Use the surface "
-            "reflectance (its name has _SR), or give --scale for one band's coefficient."
+            "reflectance (its name has _SR), or keep its *_metadata.xml beside it, which has the "
+            "coefficients."
         )
 
 
@@ -332,8 +347,10 @@ def _convention(evidence: Evidence) -> Radiometry:
             assumed=True,
             rival=_for_all(evidence, "reflectance x 10000", 1e-4, 0.0),
         )
-    if evidence.is_of("hls"):
-        return Radiometry((1e-4,) * count, (0.0,) * count, "HLS holds reflectance x 10000")
+    for sensor, level, name in (("hls", None, "HLS"), ("planetscope", "SR", "PlanetScope SR")):
+        if evidence.is_of(sensor) and level in {None, evidence.level}:
+            said = f"{name} holds reflectance x 10000"
+            return Radiometry((1e-4,) * count, (0.0,) * count, said)
     return Radiometry(
         (1e-4,) * count,
         (0.0,) * count,
@@ -352,7 +369,11 @@ def _stored_as_float(evidence: Evidence) -> Statement | None:
 
 
 def _as_told(
-    found: Radiometry, said: Statement | None, scale: float | None, offset: float | None
+    evidence: Evidence,
+    found: Radiometry,
+    said: Statement | None,
+    scale: float | None,
+    offset: float | None,
 ) -> Radiometry:
     """The user's word over what was found."""
     count = len(found.scale)
@@ -368,7 +389,9 @@ def _as_told(
     warnings: tuple[str, ...] = ()
     if said is not None and not said.agrees(made):
         warnings = (f"{made} was told, though the scene's {said.source} says {said}.",)
-    return Radiometry(made.scale, made.offset, made.source, warnings=warnings, told=True)
+    # Who tells a scale alone has not spoken of the 1000 that may be in Sentinel-2's numbers.
+    silent = offset is None and said is None and evidence.is_of("sentinel-2")
+    return Radiometry(made.scale, made.offset, made.source, warnings=warnings, told=not silent)
 
 
 # -- the look at pixels ----------------------------------------------------------------------------

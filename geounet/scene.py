@@ -27,7 +27,7 @@ from geounet.products import find_product
 from geounet.products.raster import open_raster
 from geounet.products.reading import explain_failure, read_bands
 from geounet.radiometry import Radiometry, check_radiometry, decide_radiometry
-from geounet.sensors import check_sensor, is_reflective, name_bands
+from geounet.sensors import check_sensor, common_name, is_reflective, name_bands
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
@@ -519,10 +519,10 @@ def open_scene(
             product=product,
             grid=Grid(source.crs, source.transform, source.width, source.height),
             bands=names,
-            radiometry=decide_radiometry(product.evidence, scale=scale, offset=offset),
+            radiometry=_decide(product, scale, offset),
             dtype=source.dtypes[0],
             nodata=product.nodata if nodata is None else nodata,
-            masked=MaskFlags.per_dataset in source.mask_flag_enums[0],
+            masked=_has_mask(source, names),
             block=product.block or source.block_shapes[0],
         )
         if len(set(source.dtypes)) > 1:
@@ -593,15 +593,37 @@ def _of_sensor(product: Product, told: str | None, *, settled: object) -> Produc
 def _name_bands(
     source: rasterio.DatasetReader, product: Product, told: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Names of all bands; an alpha band is no band of the sensor and goes by ``-``."""
-    alpha = [kind.name == "alpha" for kind in source.colorinterp]
+    """Names of all bands; an alpha band is no band of the sensor and goes by ``-``.
+
+    Who writes four bands of 8 bits is soon told by GDAL that the fourth is alpha: a name stands
+    above that, the user's or the file's, and so does NAIP's custom.
+    """
     if told is not None:
-        found = name_bands(source.count, told=told, sensor=product.sensor)
-        named = zip(found, alpha, strict=True)
-        return tuple("-" if is_alpha else name for name, is_alpha in named)
+        return name_bands(source.count, told=told, sensor=product.sensor)
+    four = product.sensor == "naip" and source.count == 4
+    alpha = [
+        kind.name == "alpha" and not four and not (text and common_name(text, product.sensor))
+        for kind, text in zip(source.colorinterp, product.names, strict=True)
+    ]
     texts = [t for t, is_alpha in zip(product.names, alpha, strict=True) if not is_alpha]
     names = iter(name_bands(len(texts), texts, sensor=product.sensor))
     return tuple("-" if is_alpha else next(names) for is_alpha in alpha)
+
+
+def _has_mask(source: rasterio.DatasetReader, names: Sequence[str]) -> bool:
+    """Whether the file says of each pixel if it was observed, by a mask or by an alpha band."""
+    flags = source.mask_flag_enums[0]
+    alpha = [n for kind, n in zip(source.colorinterp, names, strict=True) if kind.name == "alpha"]
+    if MaskFlags.alpha in flags and "-" not in alpha:
+        return False
+    return MaskFlags.per_dataset in flags
+
+
+def _decide(product: Product, scale: float | None, offset: float | None) -> Radiometry:
+    try:
+        return decide_radiometry(product.evidence, scale=scale, offset=offset)
+    except SceneError as error:
+        raise SceneError(f"{product.uri}: {error}") from error
 
 
 def _warn_of_assumptions(scene: Scene) -> None:

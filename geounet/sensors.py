@@ -307,6 +307,9 @@ _PRODUCTS = (
     ),
     # LC80420342014023LGN00: before the collections
     (r"L[CEOT](?P<n>[45789])\d{13}[A-Z]{3}\d{2}", "landsat-{n}"),
+    # LC08_044034_20140318: without level and collection, as Google Earth Engine calls its images
+    (r"L[CO]0(?P<n>[89])(?:_\d{6}_\d{8})?", "landsat-{n}"),
+    (r"L(?:T0(?=[45])|E0(?=7))(?P<n>[457])(?:_\d{6}_\d{8})?", "landsat-{n}"),
     (r"landsat[ _-]?(?P<n>[45789])", "landsat-{n}"),
     # 20230415_102437_58_2475_3B_AnalyticMS_SR_8b_harmonized_clip.tif
     (r"AnalyticMS_(?P<level>SR)_(?P<n>8)b", "planetscope-{n}"),
@@ -383,7 +386,11 @@ def find_sensor(
         to settle. A mere word in the name (``landsat5.tif``, no product's identifier) gives way to
         tags and bands that agree.
     """
-    tagged = _identity_of_tags(tags or {})
+    return _with_level(_find(name, tags or {}, bands), bands)
+
+
+def _find(name: str, tags: Mapping[str, str], bands: Sequence[str | None]) -> Identity:
+    tagged = _identity_of_tags(tags)
     named = _identity_of(name, f"file name {name}")
     if tagged is None or named is None:
         found = tagged or named
@@ -400,6 +407,14 @@ def find_sensor(
         f"{named.sensor}. Settle it with --sensor."
     )
     return Identity(conflict=conflict)
+
+
+def _with_level(found: Identity, bands: Sequence[str | None]) -> Identity:
+    """The level, where bands are called ``SR_B3``: as in Landsat's Level 2 and nowhere else."""
+    surface = any(text and text.strip().upper().startswith("SR_B") for text in bands)
+    if not surface or found.level or not (found.sensor or "landsat").startswith("landsat"):
+        return found
+    return replace(found, level="L2SP")
 
 
 def _same_bands(one: Identity, other: Identity) -> bool:

@@ -1,16 +1,21 @@
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pyproj
 import pytest
 from affine import Affine
+from rasterio.crs import CRS
 
 import geounet.scene
-from geounet.clouds import cloud_layer, obscured
+from geounet.clouds import cloud_layer, obscured, open_clouds
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.mask import mask_writer
 from geounet.products import CloudLayer
-from geounet.scene import open_scene
+from geounet.scene import Grid, open_scene
 from geounet.tiling import Window
+
+GRN = ("green", "red", "nir")
 
 # -- what the numbers mean -------------------------------------------------------------------------
 
@@ -76,6 +81,20 @@ def test_whatever_is_not_zero(values, nodata, hidden):
     assert obscured(values, "nonzero", nodata).tolist() == [bool(h) for h in hidden]
 
 
+@pytest.mark.parametrize(
+    ("rule", "values", "hidden"),
+    [("udm2", [0, 1], [True, False]), ("geounet", [0, 1, 2, 255], [False, False, True, False])],
+)
+def test_masks_of_few_codes(rule, values, hidden):
+    assert obscured(np.array(values, np.uint8), rule).tolist() == hidden
+
+
+def test_bands_of_level_1cs_mask():
+    """Opaque cloud, cirrus, snow or ice: one of them is enough."""
+    bands = np.array([[1, 0, 0, 0, 1], [0, 1, 0, 0, 1], [0, 0, 1, 0, 0]], np.uint8)
+    assert obscured(bands, "classi").tolist() == [True, True, True, False, True]
+
+
 def test_nodata_says_nothing_whatever_the_rule():
     assert obscured(np.array([8, 9], np.uint8), "scl", 8).tolist() == [False, True]
 
@@ -105,6 +124,104 @@ def test_the_rule_is_told_by_name_or_numbers(make_raster, name, description, val
     path = _layer(make_raster, values, name, descriptions=(description,))
     assert cloud_layer(path) == CloudLayer(str(path), 1, rule)
     assert cloud_layer(path, "fmask").rule == "fmask"
+
+
+@pytest.mark.parametrize("values", [[[0, 1, 2, 255]], [[0, 1, 0, 1]], [[255] * 4]])
+def test_geounets_own_masks_are_known(tmp_path, values):
+    """Also one without clouds, whose water a mask of 0 and 1 would hide."""
+    codes, path = np.array(values, np.uint8), tmp_path / "clouds.tif"
+    grid = Grid(CRS.from_epsg(32629), Affine(10, 0, 500_000, 0, -10, 4_400_000), 4, 1)
+    with mask_writer(path, grid, {"GEOUNET_VERSION": "1"}) as writer:
+        writer.write(codes)
+    layer = cloud_layer(path)
+    assert layer == CloudLayer(str(path), 1, "geounet")
+    with open_clouds(layer, grid) as reader:
+        assert np.array_equal(reader.read(Window(0, 0, 1, 4)), codes == 2)
+    assert cloud_layer(path, "nonzero").rule == "nonzero"
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "hidden"),
+    [
+        ("20230415_102437_58_2475_3B_udm2_clip.tif", "udm2", [[True, False, True]]),
+        ("T31UFU_MSK_CLASSI_B00.tif", "classi", [[False, True, True]]),
+    ],
+)
+def test_masks_of_many_bands(make_raster, name, rule, hidden):
+    dn = np.array([[[0, 1, 0]], [[0, 0, 1]], [[0, 0, 0]]], np.uint8)
+    layer = cloud_layer(make_raster(dn, name))
+    assert (layer.band, layer.rule) == (1, rule)
+    scene = open_scene(make_raster(np.ones((3, 1, 3), np.uint16), scale=1e-4, descriptions=GRN))
+    with open_clouds(layer, scene.grid) as reader:
+        assert reader.read(Window(0, 0, 1, 3)).tolist() == hidden
+
+
+def test_a_band_of_the_stack_itself(make_raster):
+    """As exported along by Google Earth Engine."""
+    dn = np.ones((4, 1, 3), np.uint16)
+    dn[3] = 4, 9, 3
+    path = make_raster(dn, descriptions=(*GRN, "SCL"), scale=1e-4)
+    scene = open_scene(path, cloud_mask="product")
+    assert scene.cloud_mask == "scene (scl)"
+    assert _hidden(scene).tolist() == [[False, True, True]]
+
+
+def _gml(*polygons, crs="urn:ogc:def:crs:EPSG:8.7:32629") -> str:
+    """As ESA writes it: rings of posList, the outer one first."""
+    features = "".join(
+        "<eop:MaskFeature><eop:maskType>OPAQUE</eop:maskType><eop:extentOf><gml:Polygon>"
+        + "".join(
+            f"<gml:{kind}><gml:LinearRing><gml:posList srsDimension='2'>{ring}</gml:posList>"
+            f"</gml:LinearRing></gml:{kind}>"
+            for kind, ring in zip(("exterior", "interior"), rings, strict=False)
+        )
+        + "</gml:Polygon></eop:extentOf></eop:MaskFeature>"
+        for rings in polygons
+    )
+    return (
+        '<?xml version="1.0"?><eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" '
+        'xmlns:gml="http://www.opengis.net/gml/3.2"><gml:boundedBy>'
+        f'<gml:Envelope srsName="{crs}"/></gml:boundedBy>'
+        f"<eop:maskMembers>{features}</eop:maskMembers></eop:Mask>"
+    )
+
+
+def _ring(col, row, width, height) -> str:
+    corners = [(col, row), (col + width, row), (col + width, row + height), (col, row + height)]
+    return " ".join(f"{500_000 + 10 * c} {4_400_000 - 10 * r}" for c, r in [*corners, corners[0]])
+
+
+def test_polygons_as_old_products_of_level_1c_have_them(make_raster, tmp_path):
+    path = tmp_path / "MSK_CLOUDS_B00.gml"
+    path.write_text(_gml((_ring(2, 3, 20, 10), _ring(5, 5, 4, 2)), (_ring(60, 70, 5, 5),)))
+    expected = np.zeros(SHAPE, bool)
+    expected[3:13, 2:22] = True
+    expected[5:7, 5:9] = False
+    expected[70:75, 60:65] = True
+    scene = open_scene(_scene(make_raster), cloud_mask=path)
+    assert scene.cloud_mask == "MSK_CLOUDS_B00 (polygons)"
+    assert np.array_equal(_hidden(pickle.loads(pickle.dumps(scene))), expected)
+    part = scene.crop(Window(4, 3, 30, 30))
+    assert np.array_equal(_hidden(part, Window(0, 0, 30, 30)), expected[4:34, 3:33])
+
+
+def test_a_mask_without_polygons_is_a_clear_sky(make_raster, tmp_path):
+    (path := tmp_path / "MSK_CLOUDS_B00.gml").write_text(_gml())
+    assert not _hidden(open_scene(_scene(make_raster), cloud_mask=path)).any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_gml((_ring(2, 3, 20, 10),))[:500], "cannot read .*MSK_CLOUDS_B00.gml"),
+        (_gml(("1 2 3",)), "cannot read the polygons of .*MSK_CLOUDS_B00.gml"),
+        (_gml((_ring(900, 900, 5, 5),)), "MSK_CLOUDS_B00.gml must overlap the scene"),
+    ],
+)
+def test_polygons_that_are_damaged_or_elsewhere(make_raster, tmp_path, content, message):
+    (path := tmp_path / "MSK_CLOUDS_B00.gml").write_text(content)
+    with pytest.raises(SceneError, match=message):
+        open_scene(_scene(make_raster), cloud_mask=path)
 
 
 def test_numbers_that_may_mean_anything_are_refused(make_raster):

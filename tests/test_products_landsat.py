@@ -120,6 +120,28 @@ def test_bands_go_by_the_satellite(landsat, scene, bands, names):
     assert found.reflectance(["green"])[0, 0, 0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_surface_temperature_of_landsat_5_is_no_other_scene(landsat, make_raster):
+    """It is ST_B6 there, and B6 would be a band of reflected light on Landsat 8."""
+    scene = "LT05_L2SP_017051_20051205_20200908_02_T1"
+    folder = landsat(scene, ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"))
+    make_raster(np.full((1, 6, 8), 7, np.uint16), f"{scene}_ST_B6.TIF")
+    product = find_product(folder)
+    assert (product.stem, product.names) == (
+        scene, ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7")
+    )  # fmt: skip
+
+
+def test_names_in_lower_case(landsat):
+    """As tools write them that cut or convert the bands."""
+    folder = landsat()
+    for path in folder.glob("*.TIF"):
+        path.rename(path.with_suffix(".tif"))
+    product = find_product(folder)
+    assert product.names == ("SR_B1", "SR_B3", "SR_B5")
+    assert product.evidence.product is not None
+    assert product.clouds is not None
+
+
 def test_a_scene_taken_at_night_is_refused(landsat):
     folder = landsat(TOP, ("B2", "B3", "B4"))
     path = folder / f"{TOP}_MTL.txt"

@@ -30,14 +30,15 @@ L2A_FILES |= {("SCL", 20), ("SCL", 60)}
 
 def _write_jp2(path: Path, dn: np.ndarray, pixel: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "count": 1,
-               "height": dn.shape[0], "width": dn.shape[1], "dtype": dn.dtype,
+    dn = dn if dn.ndim == 3 else dn[None]
+    profile = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "count": len(dn),
+               "height": dn.shape[1], "width": dn.shape[2], "dtype": dn.dtype,
                "crs": "EPSG:32631",
                "transform": Affine(pixel, 0, 600_000, 0, -pixel, 5_900_040)}  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with rasterio.open(path, "w", **profile) as file:
-            file.write(dn, 1)
+            file.write(dn)
 
 
 def _numbers(band: str, pixel: int) -> np.ndarray:
@@ -99,6 +100,45 @@ def _zip(safe, path):
             if file.is_file():
                 archive.write(file, f"{safe.name}/{file.relative_to(safe).as_posix()}")
     return path
+
+
+def _level_1c(folder: Path, masks: dict[str, str | np.ndarray]) -> Path:
+    """A product of Level 1C with what lies in its QI_DATA."""
+    granule = folder / f"{TITLE}.SAFE" / "GRANULE/L1C_T31UFU"
+    for band, pixel in (("B03", 10), ("B04", 10), ("B08", 10)):
+        _write_jp2(granule / f"IMG_DATA/T31UFU_{band}.jp2", _numbers(band, pixel), pixel)
+    for name, content in masks.items():
+        (path := granule / "QI_DATA" / name).parent.mkdir(exist_ok=True)
+        if isinstance(content, str):
+            path.write_text(content)
+        else:
+            _write_jp2(path, content, 60)
+    (granule.parents[1] / "MTD_MSIL1C.xml").write_text(_metadata("1C", offset=None, baseline="3"))
+    return granule.parents[1]
+
+
+RING = "600000 5900040 600600 5900040 600600 5899440 600000 5899440 600000 5900040"
+GML = f"""<eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" xmlns:gml="http://www.opengis.net/gml/3.2">
+<gml:Envelope srsName="urn:ogc:def:crs:EPSG:8.7:32631"/><eop:maskMembers><gml:Polygon>
+<gml:posList>{RING}</gml:posList></gml:Polygon></eop:maskMembers></eop:Mask>"""
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize("kind", ["classi", "polygons"])
+def test_level_1cs_own_cloud_mask(tmp_path, kind, form):
+    """An image of three bands from baseline 04.00 on, polygons before."""
+    image = np.zeros((3, 20, 24), np.uint8)
+    image[0, :10, :4], image[1, :10, 4:8], image[2, :10, 8:10] = 1, 1, 1
+    files = {"MSK_CLASSI_B00.jp2": image} if kind == "classi" else {"MSK_CLOUDS_B00.gml": GML}
+    safe = _level_1c(tmp_path, {**files, "MSK_DEFECT_B03.gml": "no XML"})
+    given = safe if form == "folder" else _zip(safe, tmp_path / "product.zip")
+    scene = open_scene(given, cloud_mask="product")
+    assert scene.clouds is not None
+    assert scene.clouds.rule == kind
+    expected = np.zeros((120, 144), bool)
+    expected[:60, :60] = True
+    with pickle.loads(pickle.dumps(scene)).open_clouds() as read:
+        assert np.array_equal(read(Window(0, 0, 120, 144)), expected)
 
 
 def test_a_safe_folder(whole_safe):

@@ -59,6 +59,17 @@ def test_exports_of_eo_browser(make_single, tmp_path):
     assert (product.stem, product.acquired) == ("export", "2023-07-01")
 
 
+@pytest.mark.parametrize(("dtype", "one"), [(np.uint16, 65535), (np.uint8, 255), (np.float32, 1.0)])
+def test_eo_browsers_numbers_are_shares_of_the_types_greatest(make_raster, tmp_path, dtype, one):
+    """Not reflectance x 10000, as which 16 bits were six times too bright."""
+    for band in ("B03", "B04", "B08"):
+        make_raster(np.full((1, 6, 8), 0.2 * one, dtype), f"{EXPORT}_{band}_(Raw).tiff")
+    scene = open_scene(tmp_path)
+    assert scene.reflectance(["nir"]) == pytest.approx(0.2, abs=0.5 / one if one > 1 else 1e-6)
+    assert (scene.radiometry.assumed, scene.product.level) == (False, "L2A")
+    assert scene.radiometry.reason == "scale and offset from the way EO Browser exports raw bands"
+
+
 @pytest.mark.parametrize(
     ("name", "band"),
     [
@@ -119,6 +130,15 @@ def test_a_pattern_that_fits_nothing(tmp_path):
 def test_the_one_raster_of_a_folder_is_the_scene(make_single, tmp_path):
     path = make_single("one/picture.tif")
     assert find_product(path.parent).path == str(path)
+
+
+def test_the_one_raster_of_a_folder_says_what_it_is(make_raster, tmp_path):
+    name = "S2B_MSIL2A_20230701T105031_N0509_R051_T31UFU_20230701T165800.tif"
+    (tmp_path / "one").mkdir()
+    make_raster(np.ones((12, 6, 8), np.uint16), f"one/{name}")
+    product = find_product(tmp_path / "one")
+    assert (product.stem, product.sensor) == ("one", "sentinel-2-l2a")
+    assert product.evidence.baseline == 5.09
 
 
 def test_rasters_without_band_names_are_listed(make_single, tmp_path):

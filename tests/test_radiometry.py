@@ -88,7 +88,11 @@ EARTH_SEARCH = {**S2, "bands": (1e-4, -0.1)}
         ("int16", {}, {}, 1e-4, 0.0, "int16 taken as", True),
         ("uint16", S2, {}, 1e-4, 0.0, "uint16 taken as reflectance x 10000", True),
         ("uint16", {**L8, "level": "L1TP", "collection": 2}, {}, 1e-4, 0.0, "uint16 taken", True),
-        ("uint16", {"sensor": "planetscope-8", "level": "SR"}, {}, 1e-4, 0.0, "uint16 taken", True),
+        # 20230415_102437_58_2475_3B_AnalyticMS_SR_8b.tif: its specification leaves nothing open
+        ("uint16", {"sensor": "planetscope-8", "level": "SR"}, {}, 1e-4, 0.0,
+         "PlanetScope SR holds reflectance x 10000", False),
+        # Google Earth Engine's bands SR_B1 …, whose image may be called anything
+        ("uint16", {"level": "L2SP"}, {}, 2.75e-5, -0.2, "uint16 of Landsat L2SP taken", True),
         ("float32", {}, {}, 1.0, 0.0, "floating point taken as reflectance 0 to 1", True),
         ("float64", {**S2, "baseline": 4.0}, {}, 1.0, 0.0, "floating point taken as", True),
         # LC08_L2SP_017051_20151205_20200908_02_T1 and a product of Collection 1
@@ -306,6 +310,16 @@ def test_dark_pixels_settle_what_flags_leave_open(stored, known, offset, warning
     assert [bool(re.search(warning or "", text)) for text in made.warnings] == [True] * bool(
         warning
     )
+
+
+def test_a_scale_alone_does_not_answer_for_sentinel_2s_offset():
+    """Google Earth Engine's not harmonised collection, averaged in floating point."""
+    samples, told = _pixels("lake", offset=-0.1) + 0.25, {"scale": 1e-4}
+    with pytest.raises(SceneError, match=r"alike, if scale as told.*Give --offset -0.1 if"):
+        _looked(samples, told=told, dtype="float32", **S2)
+    assert _looked(samples, told={**told, "offset": -0.1}, dtype="float32", **S2).told
+    (warning,) = _looked(samples, told={**told, "offset": 0.0}, dtype="float32", **S2).warnings
+    assert "alike, with scale and offset as told" in warning
 
 
 @pytest.mark.parametrize("kind", ["snow", "cloud", "desert"])

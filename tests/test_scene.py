@@ -214,6 +214,32 @@ def test_an_alpha_band_is_a_mask_and_no_band(make_raster):
     assert np.array_equal(_read(scene).valid, dn[3] > 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "descriptions", "told"),
+    [
+        ("m_4212362_sw_10_060_20220717.tif", (), None),
+        ("x.tif", ("red", "green", "blue", "nir"), None),
+        ("x.tif", (), ("red", "green", "blue", "nir")),
+    ],
+)
+def test_near_infrared_that_goes_as_alpha_is_a_band(make_raster, name, descriptions, told):
+    """GDAL calls the fourth of four bands alpha where nobody says what it is."""
+    dn = _numbers(bands=4)
+    dn[3, :, 7] = 0
+    path = make_raster(dn, name, descriptions=descriptions, alpha=True, scale=1e-4)
+    scene = open_scene(path, bands=told)
+    assert scene.bands == ("red", "green", "blue", "nir")
+    assert not scene.masked
+    assert _read(scene).valid.all()
+
+
+def test_naip_is_refused_by_its_name_with_what_to_do(make_raster):
+    path = make_raster(np.ones((4, 5, 6), np.uint8), "m_4212362_sw_10_060_20220717.tif")
+    with pytest.raises(SceneError, match=r"m_4212362\S+\.tif: pixels must be.*NAIP.*--scale"):
+        open_scene(path)
+    assert open_scene(path, scale=0.004).bands == ("red", "green", "blue", "nir")
+
+
 def test_an_alpha_band_does_not_count_when_the_number_of_bands_decides(make_raster):
     """Twelve bands and alpha are L2A with a mask, not the thirteen bands of L1C."""
     scene = open_scene(make_raster(_numbers(bands=13), scale=1e-4, alpha=True))

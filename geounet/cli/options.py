@@ -149,6 +149,9 @@ class CloudRules(StrEnum):
     scl = "scl"
     qa_pixel = "qa_pixel"
     fmask = "fmask"
+    udm2 = "udm2"
+    classi = "classi"
+    geounet = "geounet"
     nonzero = "nonzero"
 
 
@@ -162,7 +165,8 @@ CloudMask = Annotated[
 CloudRule = Annotated[
     CloudRules | None,
     typer.Option(
-        help="What its numbers are: Sentinel-2's classes, Landsat's or HLS's bits, or all but 0.",
+        help="What its numbers are: Sentinel-2's classes, Landsat's or HLS's bits, bands of "
+        "PlanetScope's or Sentinel-2 L1C's, a mask of geounet's, or all but 0.",
         show_default="found out",
     ),
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from geounet.errors import SceneError
 from geounet.products.bundle import list_bundle, open_bundle
 from geounet.products.landsat import find_landsat
+from geounet.products.planetscope import find_planetscope, planetscope_beside
 from geounet.products.raster import raster_product
 from geounet.products.sentinel2 import find_sentinel2
 from geounet.products.singles import RASTERS, find_hls, find_singles
@@ -48,12 +49,16 @@ def find_product(
     """
     bundle = _bundle(uri)
     if isinstance(bundle, str):
-        described = find_stac(bundle, resampling=resampling, wanted=wanted)
-        return described or raster_product(bundle)
+        return (
+            find_stac(bundle, resampling=resampling, wanted=wanted)
+            or planetscope_beside(bundle)
+            or raster_product(bundle)
+        )
     found = (
         find_sentinel2(bundle, resampling=resampling, wanted=wanted)
         or find_landsat(bundle, resampling=resampling)
         or find_hls(bundle, resampling=resampling)
+        or find_planetscope(bundle)
         or find_singles(bundle, resampling=resampling, wanted=wanted)
     )
     return found or _only_raster(bundle)

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["find_landsat"]
 
-_BAND_FILE = re.compile(r"(?P<scene>L[COTEM]0\d_(?P<level>L\d\w\w)_.+?)_(?P<band>(?:SR_)?B\d)\.TIF")
-_PIXEL_QUALITY = re.compile(r"L[COTEM]0\d_L\d\w\w_.+_QA_PIXEL\.TIF", re.IGNORECASE)
+_BAND_FILE = re.compile(
+    # Level 2 of Landsat 4 to 7 has surface temperature as ST_B6.
+    r"(?P<scene>L[COTEM]0\d_(?P<level>L\d\w\w)_.+?)(?<!_ST)_(?P<band>(?:SR_)?B\d)\.tiff?",
+    re.IGNORECASE,
+)
+_PIXEL_QUALITY = re.compile(r"L[COTEM]0\d_L\d\w\w_.+_QA_PIXEL\.tiff?", re.IGNORECASE)
+_METADATA = re.compile(r".*_MTL\.(txt|xml|json)", re.IGNORECASE)
 
 _REFLECTIVE = {"4": "123457", "5": "123457", "7": "123457", "8": "1234567", "9": "1234567"}
 """Satellite → numbers of the bands of reflected light at 30 m."""
@@ -39,27 +44,18 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
     Raises:
         SceneError: it holds several scenes, no band, or a file that is missing or damaged.
     """
-    found = {name: _BAND_FILE.fullmatch(PurePosixPath(name).name) for name in bundle.names}
-    files = {name: match for name, match in found.items() if match}
-    metadata = [n for n in bundle.names if re.search(r"_MTL\.(txt|xml|json)$", n)]
-    if not files and not metadata:
+    files = _matching(bundle, _BAND_FILE)
+    metadata = next(iter(_matching(bundle, _METADATA)), None)
+    if not files and metadata is None:
         return None
-    scenes = sorted({match["scene"] for match in files.values()})
-    if len(scenes) != 1:
-        raise SceneError(
-            f"a Landsat folder must hold the bands of one scene; {bundle.uri} holds "
-            f"{', '.join(scenes) or 'metadata and no band (*_B?.TIF)'}. Give one scene's folder."
-        )
-    scene, level, satellite = scenes[0], scenes[0][5:9], scenes[0][3]
+    scene = _one_scene(files, bundle)
+    level, satellite = scene[5:9].upper(), scene[3]
     names = _reflective(files, satellite)
-    groups = parse_mtl(bundle.read(metadata[0]), metadata[0]) if metadata else {}
+    groups = parse_mtl(bundle.read(metadata), metadata) if metadata else {}
     layers = [Layer(bundle.gdal(name), 1, band) for band, name in sorted(names.items())]
     stacked = stack(layers, nodata=0)
-    sun = _number(groups, "IMAGE_ATTRIBUTES", "SUN_ELEVATION")
-    source = PurePosixPath(metadata[0]).name if metadata else ""
-    clouds = next(
-        (n for n in bundle.names if _PIXEL_QUALITY.fullmatch(PurePosixPath(n).name)), None
-    )
+    source = PurePosixPath(metadata).name if metadata else ""
+    clouds = next(iter(_matching(bundle, _PIXEL_QUALITY)), None)
     return Product(
         kind="landsat",
         uri=bundle.uri,
@@ -73,7 +69,7 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
             sensor=f"landsat-{satellite}",
             level=level,
             collection=2,
-            sun_elevation=sun,
+            sun_elevation=_number(groups, "IMAGE_ATTRIBUTES", "SUN_ELEVATION"),
         ),
         layers=stacked.layers,
         factors=stacked.factors,
@@ -87,10 +83,28 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
     )
 
 
+def _matching(bundle: Bundle, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
+    """The files whose own names fit a pattern."""
+    found = {name: pattern.fullmatch(PurePosixPath(name).name) for name in bundle.names}
+    return {name: match for name, match in found.items() if match}
+
+
+def _one_scene(files: dict[str, re.Match[str]], bundle: Bundle) -> str:
+    scenes = sorted({match["scene"] for match in files.values()})
+    if len(scenes) != 1:
+        raise SceneError(
+            f"a Landsat folder must hold the bands of one scene; {bundle.uri} holds "
+            f"{', '.join(scenes) or 'metadata and no band (*_B?.TIF)'}. Give one scene's folder."
+        )
+    return scenes[0]
+
+
 def _reflective(files: dict[str, re.Match[str]], satellite: str) -> dict[str, str]:
     """Band → file, of the bands of reflected light at 30 m."""
     numbers = _REFLECTIVE.get(satellite, "1234567")
-    return {match["band"]: name for name, match in files.items() if match["band"][-1] in numbers}
+    return {
+        match["band"].upper(): name for name, match in files.items() if match["band"][-1] in numbers
+    }
 
 
 def _number(groups: Groups, group: str, key: str) -> float | None:

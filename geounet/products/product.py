@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from geounet.radiometry import Evidence
     from geounet.resampling import Resampling
 
 __all__ = ["CloudLayer", "CloudRule", "Layer", "Product"]
 
-CloudRule: TypeAlias = Literal["scl", "qa_pixel", "fmask", "nonzero"]
-"""How a cloud layer's numbers are read: Sentinel-2 scene classes, Landsat and HLS bits, a mask."""
+CloudRule: TypeAlias = Literal[
+    "scl", "qa_pixel", "fmask", "udm2", "classi", "geounet", "nonzero", "polygons"
+]
+"""How a cloud layer's numbers are read, see `geounet.clouds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,15 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class CloudLayer:
-    """A raster that says where cloud, shadow and the like hide the ground."""
+    """A file that says where cloud, shadow and the like hide the ground."""
 
     uri: str
     """What GDAL opens."""
     band: int
-    """1-based."""
+    """1-based; 0 of one that is no raster."""
     rule: CloudRule
+    read: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    """Gives the bytes of one that is no raster (``polygons``)."""
 
 
 @dataclass(frozen=True, slots=True)

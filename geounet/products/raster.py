@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import rasterio
@@ -12,14 +12,18 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geounet import remote
 from geounet.errors import SceneError
-from geounet.products.product import Product
+from geounet.products.product import CloudLayer, Product
 from geounet.radiometry import Evidence, state_bands, state_tags
 from geounet.sensors import find_sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from geounet.products.product import CloudRule
 
 __all__ = ["open_raster", "raster_product"]
+
+_CLOUD_BANDS: Mapping[str, CloudRule] = {"SCL": "scl", "QA_PIXEL": "qa_pixel", "FMASK": "fmask"}
 
 
 @contextmanager
@@ -62,12 +66,14 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
     Raises:
         SceneError: there is no such file, or it is no raster.
     """
+    inside = PurePosixPath(path).name if uri else ""
     uri = uri or path
     path = remote.gdal_path(path)
     shown = remote.redact(uri) if remote.is_remote(uri) else uri
+    name = f"{inside} {Path(shown).name}".strip()
     with open_raster(path, uri) as source:
         tags = source.tags()
-        found = find_sensor(name=Path(shown).name, tags=tags, bands=source.descriptions)
+        found = find_sensor(name=name, tags=tags, bands=source.descriptions)
         return Product(
             kind="raster",
             uri=shown,
@@ -87,5 +93,15 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
             ),
             sensor=found.sensor,
             level=found.level,
+            clouds=_clouds_inside(path, source.descriptions),
             nodata=source.nodata,
         )
+
+
+def _clouds_inside(path: str, bands: Sequence[str | None]) -> CloudLayer | None:
+    """The band of a stack that says where clouds are, as Google Earth Engine exports it along."""
+    for i, text in enumerate(bands, start=1):
+        rule = _CLOUD_BANDS.get((text or "").upper())
+        if rule is not None and len(bands) > 1:
+            return CloudLayer(path, i, rule)
+    return None

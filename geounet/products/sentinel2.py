@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ _BAND_FILE = re.compile(
     re.IGNORECASE,
 )
 _METADATA = re.compile(r"(.*_)?MTD_(MSI|SAF)L(1C|2A).*\.xml")
+_OLD_MASK = re.compile(r"(.*_)?MSK_CLOUDS_(.*_)?B00(_.*)?\.GML")
 _NAME = re.compile(r"S2[A-D]_MSI(?P<level>L1C|L2A)_(?P<time>\d{8}T\d{6})_N(?P<base>\d{4})_")
 
 
@@ -122,7 +124,7 @@ def find_sentinel2(
         sensor=sensor,
         level=facts.level,
         acquired=facts.acquired,
-        clouds=_clouds(bundle, files),
+        clouds=_clouds(bundle, files, facts.level),
         nodata=0,
         block=stacked.block,
     )
@@ -173,9 +175,24 @@ def _choose(files: Sequence[_File], wanted: Sequence[str] | None) -> list[_File]
     return [best[band] for band in BANDS if band in best]
 
 
-def _clouds(bundle: Bundle, files: Sequence[_File]) -> CloudLayer | None:
+def _clouds(bundle: Bundle, files: Sequence[_File], level: str | None) -> CloudLayer | None:
+    """Scene classes; of Level 1C its cloud mask: an image, or before baseline 04.00 polygons.
+
+    A Level 2A product has that of the Level 1C that it was made from too; it is coarser and knows
+    no shadow.
+    """
     classes = sorted((f for f in files if f.band == "SCL"), key=lambda f: f.pixel)
-    return CloudLayer(bundle.gdal(classes[0].name), 1, "scl") if classes else None
+    if classes:
+        return CloudLayer(bundle.gdal(classes[0].name), 1, "scl")
+    if level != "L1C":
+        return None
+    masks = {PurePosixPath(name).name.upper(): name for name in bundle.names if "MSK_C" in name}
+    if image := masks.get("MSK_CLASSI_B00.JP2"):
+        return CloudLayer(bundle.gdal(image), 1, "classi")
+    polygons = next((name for own, name in masks.items() if _OLD_MASK.fullmatch(own)), None)
+    if polygons is None:
+        return None
+    return CloudLayer(bundle.gdal(polygons), 0, "polygons", partial(bundle.read, polygons))
 
 
 def _check_whole(bundle: Bundle, file: _File) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from geounet.products.bundle import Bundle
+    from geounet.products.stacking import Stack
     from geounet.resampling import Resampling
 
 __all__ = ["RASTERS", "find_hls", "find_singles"]
@@ -37,6 +38,10 @@ _HLS_FILE = re.compile(
 _HLS_THERMAL = {("L30", "B10"), ("L30", "B11")}
 _ENDING = re.compile(r"[ _.-]*(\(raw\)|raw|[1-6]0m|reflectance)$", re.IGNORECASE)
 _SPLIT = re.compile(r"[ _.-]+")
+_EO_BROWSER = re.compile(r".*_\(Raw\)\.tiff?", re.IGNORECASE)
+_EO_BROWSER_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 1.0}
+"""Its raw bands hold reflectance times the type's greatest number (``getRawBandsScalingFactor`` in
+https://github.com/sentinel-hub/EOBrowser), not times 10000; Sentinel Hub has no offset in them."""
 
 
 def find_hls(bundle: Bundle, *, resampling: Resampling) -> Product | None:
@@ -126,6 +131,7 @@ def find_singles(
         evidence=Evidence(
             dtype=stacked.dtype,
             count=len(stacked.layers),
+            product=_of_eo_browser(first, stacked),
             bands=state_bands("band metadata", stacked.scales, stacked.offsets),
             sensor=found.sensor,
             level=found.level,
@@ -142,6 +148,15 @@ def find_singles(
         nodata=stacked.nodata,
         block=stacked.block,
     )
+
+
+def _of_eo_browser(name: str, stacked: Stack) -> Statement | None:
+    """What EO Browser's way of naming its raw bands says of their numbers."""
+    scale = _EO_BROWSER_SCALES.get(stacked.dtype)
+    if scale is None or not _EO_BROWSER.fullmatch(name):
+        return None
+    count = len(stacked.layers)
+    return Statement("way EO Browser exports raw bands", (scale,) * count, (0.0,) * count)
 
 
 def _named_bands(names: Iterable[str]) -> dict[str, list[str]]:
