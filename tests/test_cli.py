@@ -314,6 +314,7 @@ def test_info(call, make_water):
     assert (code, err) == (0, "")
     for part in ("20 x 30 pixels", "EPSG:32629", "uint16", "green, red, nir", "band metadata"):
         assert part in said
+    assert _table(said)["clouds"] == "none"
 
 
 def test_info_says_all_that_was_understood(call, make_raster, tmp_path):
@@ -337,7 +338,7 @@ def test_info_says_all_that_was_understood(call, make_raster, tmp_path):
     assert record["bands"][1]["scale"] == 1e-4
     assert record["observed"] == 0.75
     assert record["acquired"] is None
-    assert record["clouds"] == "none"
+    assert record["clouds"] == "not used; --cloud-mask product"
 
 
 def test_info_as_json(call, make_raster):
