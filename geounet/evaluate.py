@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +21,7 @@ import numpy as np
 import pyproj
 import shapely
 
-from geounet.errors import ConfigError, SceneError
+from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.labels import UNKNOWN, LabelRules, find_pairs, open_labels
 from geounet.tiling import Window
 
@@ -439,6 +440,12 @@ class Settings:
 
     label_band: str | int | None = None
     """Band of label rasters: description, or number from 1; None takes ``hand`` or the first."""
+    label_values: Mapping[str, Sequence[int]] | None = None
+    """Values of labels that mean ``land``, ``water`` and ``obscured``; None for 0, 1 and 2."""
+    ignore_values: tuple[int, ...] = (UNKNOWN,)
+    """Values of label rasters that mean "unknown"."""
+    outside: str = "auto"
+    """What lies outside all polygons, see `LabelRules.outside`."""
     boundary: int = 2
     """Thickness in pixels of the band that the boundary IoU looks at."""
     block: int = 64
@@ -672,25 +679,47 @@ def otsu_threshold(counts: NDArray[np.integer[Any]], edges: NDArray[np.floating[
 
 
 def baselines() -> dict[str, Predictor]:
-    """The spectral indices that a model has to beat, by name."""
-    return {"NDWI > 0": ndwi_mask, "MNDWI > 0": mndwi_mask, "Otsu on MNDWI": otsu_mask}
+    """The spectral indices that a model has to beat, by name.
+
+    They see scenes with the radiometry that pixels bear out, as a model does.
+    """
+    masks = {"NDWI > 0": ndwi_mask, "MNDWI > 0": mndwi_mask, "Otsu on MNDWI": otsu_mask}
+    return {name: _of_checked(mask) for name, mask in masks.items()}
+
+
+def _of_checked(mask: Predictor) -> Predictor:
+    def predict(scene: Scene) -> NDArray[np.uint8]:
+        with warnings.catch_warnings():  # the model's own look at the pixels has said it
+            warnings.simplefilter("ignore", GeounetWarning)
+            scene = scene.checked()
+        return mask(scene)
+
+    return predict
 
 
 # -- scenes and labels -----------------------------------------------------------------------------
 
 
-def read_truth(pair: Pair, band: str | int | None = None) -> NDArray[np.uint8]:
+def read_truth(pair: Pair, settings: Settings | None = None) -> NDArray[np.uint8]:
     """Truth of a scene: 0 land, 1 water, 255 unknown or obscured: uint8 [height, width].
 
     Args:
-        pair: a scene and its label: a raster that holds 0, 1, 2 (obscured) and 255, or polygons.
-        band: of a raster: description, or number from 1; None takes ``hand``, or the first.
+        pair: a scene and its label, a raster or polygons.
+        settings: what the label's values mean; None for 0, 1, 2 (obscured) and 255 (unknown).
 
     Raises:
         SceneError: the label cannot be read, does not lie on the scene's pixels, holds other
             values, or no known pixel.
     """
-    labels = open_labels(pair, LabelRules(classes=("land", "water", "obscured"), band=band))
+    settings = settings or Settings()
+    rules = LabelRules(
+        classes=("land", "water", "obscured"),
+        values=settings.label_values,
+        ignored=settings.ignore_values,
+        outside=settings.outside,
+        band=settings.label_band,
+    )
+    labels = open_labels(pair, rules)
     truth = np.empty(pair.scene.grid.shape, np.uint8)
     for window in _strips(pair.scene):
         truth[window.row : window.row + window.height] = labels.read(window)
@@ -889,6 +918,8 @@ def evaluate(
     model: Model,
     data: str | os.PathLike[str] | Sequence[Pair],
     *,
+    scale: float | None = None,
+    offset: float | None = None,
     band_patterns: Sequence[str] = (),
     device: str = "auto",
     settings: Settings | None = None,
@@ -902,6 +933,8 @@ def evaluate(
         model: the model.
         data: a folder of ``NAME.tif`` with ``NAME.label.tif`` or polygons ``NAME.gpkg``, or pairs
             of a scene and a label.
+        scale: reflectance per stored number in a folder's scenes; None takes the files' word.
+        offset: reflectance at stored number 0 in a folder's scenes; None takes the files' word.
         band_patterns: keys of `BAND_PATTERNS`; the model is judged again with those bands only.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         settings: of the figures.
@@ -913,7 +946,11 @@ def evaluate(
         ConfigError: there is no scene with a label, or a pattern or a device that does not exist.
     """
     predictors = model_predictors(model, band_patterns, device=device) | baselines()
-    pairs = find_pairs([Path(data)]) if isinstance(data, str | os.PathLike) else data
+    pairs = (
+        find_pairs([Path(data)], scale=scale, offset=offset)
+        if isinstance(data, str | os.PathLike)
+        else data
+    )
     found = compare(predictors, pairs, settings=settings, on_progress=on_progress)
     return replace(
         found, model=f"{model.spec.name} {model.spec.version}", model_sha256=model.digest
@@ -971,7 +1008,7 @@ def compare(
     views: list[SceneView] = []
     total = len(pairs) * len(predictors)
     for pair in pairs:
-        truth = read_truth(pair, settings.label_band)
+        truth = read_truth(pair, settings)
         shown: NDArray[np.uint8] | None = None
         for number, (method, predict) in enumerate(predictors.items()):
             score, mask = _judge(method, predict, pair.scene, truth, settings)

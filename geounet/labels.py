@@ -7,7 +7,7 @@ Either way what is read is the index of a class, or `UNKNOWN`.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import geopandas
@@ -37,6 +37,7 @@ __all__ = [
     "Pair",
     "PolygonLabels",
     "RasterLabels",
+    "checked_pairs",
     "find_pairs",
     "open_labels",
     "outline",
@@ -46,6 +47,7 @@ UNKNOWN = 255
 """Label of a pixel whose class is not known."""
 
 _SCENES = (".tif", ".tiff", ".vrt", ".jp2")
+_ARCHIVES = (".zip", ".tar")
 _POLYGONS = (".gpkg", ".geojson", ".fgb", ".parquet", ".shp")
 
 
@@ -91,7 +93,8 @@ def find_pairs(
     """Find the labelled scenes of some folders, by name.
 
     Args:
-        folders: where ``NAME.tif`` and ``NAME.label.tif`` (or polygons ``NAME.gpkg``) lie.
+        folders: where ``NAME.tif`` and ``NAME.label.tif`` (or polygons ``NAME.gpkg``) lie. A scene
+            may be a product's folder or archive, too: ``NAME.SAFE``, ``NAME.zip``, ``NAME.tar``.
         scale: reflectance per stored number; None takes the files' word.
         offset: reflectance at stored number 0; None takes the files' word.
 
@@ -100,7 +103,8 @@ def find_pairs(
         SceneError: a scene cannot be read.
 
     Warns:
-        GeounetWarning: some scenes have no labels and are left out.
+        GeounetWarning: some scenes have no labels and are left out; or what their numbers mean is
+            assumed, or disputed.
     """
     pairs: list[Pair] = []
     for folder in folders:
@@ -121,24 +125,78 @@ def find_pairs(
                 stacklevel=2,
             )
         pairs += [_open_pair(path, label, scale, offset) for path, label in labelled.items()]
+    _warn_of_radiometry([pair.scene for pair in pairs])
     return tuple(pairs)
 
 
 def _is_scene(path: Path) -> bool:
+    """Rasters; and products, which other things look like, if labels lie beside them."""
+    if path.is_dir() or path.suffix.lower() in _ARCHIVES:
+        return _label_of(path) is not None
     return path.suffix.lower() in _SCENES and not path.stem.endswith(".label")
 
 
 def _label_of(path: Path) -> Path | None:
     names = [f".label{suffix}" for suffix in _SCENES] + list(_POLYGONS)
-    candidates = (path.with_name(path.stem + name) for name in names)
+    stem = path.name if path.is_dir() and path.suffix != ".SAFE" else path.stem
+    candidates = (path.with_name(stem + name) for name in names)
     return next((c for c in candidates if c.exists()), None)
 
 
 def _open_pair(path: Path, label: Path, scale: float | None, offset: float | None) -> Pair:
     with warnings.catch_warnings():
-        # Scenes of unknown place are common in training sets and lose nothing by it.
+        # Scenes of unknown place are common in training sets and lose nothing by it; what is
+        # assumed of many alike is said once.
         warnings.simplefilter("ignore", GeounetWarning)
         return Pair(open_scene(path, scale=scale, offset=offset), label)
+
+
+def _warn_of_radiometry(scenes: Sequence[Scene]) -> None:
+    """Say once of all scenes alike what is assumed of their numbers, or contradicts itself."""
+    doubts: dict[str, list[str]] = {}
+    for scene in scenes:
+        for text in scene.radiometry.warnings:
+            doubts.setdefault(text, []).append(scene.stem)
+        if scene.radiometry.assumed:
+            text = (
+                f"nothing says how numbers become reflectance: {scene.radiometry.reason}. "
+                f"Settle it with scale and offset."
+            )
+            doubts.setdefault(text, []).append(scene.stem)
+    for text, names in doubts.items():
+        warnings.warn(f"{_some(names)}: {text}", GeounetWarning, stacklevel=3)
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def checked_pairs(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """Look at pixels: the pairs with the radiometry that they bear out, as `Scene.checked` has it.
+
+    Raises:
+        SceneError: the pixels of some scenes contradict their radiometry, or do not settle what is
+            disputed; or they cannot be read.
+
+    Warns:
+        GeounetWarning: another reading is taken for what the pixels say, or may be right.
+    """
+    found: list[Pair] = []
+    refused: dict[str, SceneError] = {}
+    for pair in pairs:
+        try:
+            found.append(replace(pair, scene=pair.scene.checked()))
+        except SceneError as error:
+            refused[pair.name] = error
+    if refused:
+        first = next(iter(refused.values()))
+        others = "" if len(refused) == 1 else f" The same goes for {_some([*refused][1:])}."
+        raise SceneError(
+            f"{first}{others} Scale and offset given here hold for all scenes; for one alone set "
+            f"those of its file, or leave the scene out."
+        ) from first
+    return tuple(found)
 
 
 class Labels(Protocol):
@@ -202,9 +260,10 @@ class RasterLabels:
             labels[here] = index
             known |= here
         if not known.all():
+            strange = values[~known][0]
             raise SceneError(
-                f"each label must be of a class or ignored; {self.path} holds "
-                f"{values[~known][0]}. Say what it means with label_values or ignore_values; "
+                f"each label must be of a class or ignored; {self.path} holds {strange}. Say what "
+                f"it means with label_values or ignore_values (--label-value water={strange}); "
                 f"classes are {', '.join(self.rules.classes)}."
             )
         return labels

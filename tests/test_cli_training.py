@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import rasterio
 
 from geounet.cli import main
 from geounet.model import load_model
@@ -89,6 +90,18 @@ def test_train_by_flags_alone(call, folder):
     assert [band.name for band in spec.bands] == ["B03", "B08"]
     told = json.loads((folder / "flags" / "config.json").read_text())
     assert (told["seed"], told["optimiser"]["rate"], told["loss"]["name"]) == (3, 0.01, "dice")
+
+
+def test_labels_of_other_numbers(call, folder):
+    with rasterio.open(folder / "scenes" / "a.label.tif", "r+") as file:
+        file.write(np.where(file.read() == 1, 9, 4).astype(np.uint8))
+    told = ["--label-value", "water=9", "--label-value", "land=3,4", "--label-value", "unknown=0"]
+    code, said, _ = call("audit", folder / "scenes", "--json", *told, "--scale", 1e-4)
+    assert (code, json.loads(said)["scenes"][0]["remarks"]) == (0, [])
+    assert call("train", folder / "config.toml", *told, "--steps", 1, "--outside", "land")[0] == 0
+    settings = json.loads((folder / "run" / "config.json").read_text())
+    assert settings["label_values"] == {"water": [9], "land": [3, 4]}
+    assert (settings["ignore_values"], settings["outside"]) == ([0], "land")
 
 
 @pytest.mark.parametrize(

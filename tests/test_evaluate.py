@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from typer.testing import CliRunner
 
 from geounet.cli import app
-from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
 from geounet.evaluate import (
     METRICS,
     Confusion,
@@ -619,6 +619,24 @@ def test_evaluate_judges_the_masks_that_a_run_would_write(tmp_path):
     assert evaluate(model, [pair], device="cpu").scenes == ("a",)
 
 
+def test_model_and_baselines_see_what_the_pixels_bear_out(tmp_path):
+    """1000 that was left in against the tags is taken out for all of them."""
+    bands = ("B02", "B03", "B04", "B08", "B11", "B12")
+    truth = (np.random.default_rng(0).random((70, 80)) < 0.5).astype(np.uint8)
+    for name, added in (("clean", 0), ("left", 1000)):
+        pair = write_pair(tmp_path, name, truth, bands=bands)
+        with rasterio.open(tmp_path / f"{name}.tif", "r+") as file:
+            file.write(file.read() + np.uint16(added))
+            file.scales = (1.0,) * len(bands)
+            file.update_tags(SENSOR="sentinel-2", UNITS="reflectance x 10000, no offset")
+    with pytest.warns(GeounetWarning, match="darkest pixels") as said:
+        found = evaluate(_tiny_model(), tmp_path, device="cpu")
+    assert [str(one.message).split(":")[0] for one in said] == [pair.scene.uri]
+    for method in found.methods:
+        clean, left = (score.score.confusion for score in found.of(method))
+        assert clean == left
+
+
 def test_evaluate_refuses_an_unknown_pattern(tmp_path):
     write_pair(tmp_path, "a", mask("w."))
     with pytest.raises(ConfigError, match="got 7"):
@@ -659,6 +677,26 @@ class TestCommand:
         assert record["settings"]["label_band"] == 1
         assert "tiny, 4 bands" in record["methods"]
         assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
+
+    def test_labels_of_other_numbers(self, model, folder):
+        with rasterio.open(folder / "a.label.tif", "r+") as file:
+            file.write(np.where(file.read() == 1, 9, 4).astype(np.uint8))
+        told = ["--label-value", "water=9", "--label-value", "land=3,4", "--label-value",
+                "unknown=0", "--outside", "unknown", "--offset", "0"]  # fmt: skip
+        found = CliRunner().invoke(app, ["evaluate", model, str(folder), "--json", *told])
+        assert found.exit_code == 0, found.output
+        record = json.loads(found.stdout)
+        assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
+        settings = record["settings"]
+        assert settings["label_values"] == {"water": [9], "land": [3, 4]}
+        assert (settings["ignore_values"], settings["outside"]) == ([0], "unknown")
+
+    @pytest.mark.parametrize("told", ["sea=1", "water", "water=", "water=a"])
+    def test_senseless_label_values(self, model, folder, told):
+        arguments = ["evaluate", model, str(folder), "--label-value", told]
+        found = CliRunner().invoke(app, arguments)
+        assert isinstance(found.exception, ConfigError)
+        assert repr(told) in str(found.exception)
 
     def test_a_report_that_cannot_be_written_is_refused_at_once(self, folder):
         arguments = ["evaluate", "no such model", str(folder), "--report", "no/such/folder.html"]

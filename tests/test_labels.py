@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 
-from geounet.errors import ConfigError, SceneError
-from geounet.labels import LabelRules, Pair, find_pairs, open_labels
+from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.labels import LabelRules, Pair, checked_pairs, find_pairs, open_labels
 from geounet.scene import open_scene
 from geounet.tiling import Window
 
@@ -96,3 +98,66 @@ def test_finds_pairs_by_name(pair, tmp_path):
     pair.label.unlink()
     with pytest.raises(ConfigError, match="no labelled scene"):
         find_pairs([tmp_path])
+
+
+def bright(folder, name, **extra):
+    """A scene that is nowhere darker than 0.1, and its label."""
+    stack = np.random.default_rng(0).integers(1100, 4000, (4, 40, 50)).astype(np.uint16)
+    for path, array in ((f"{name}.tif", stack), (f"{name}.label.tif", (stack[:1] > 2000))):
+        with rasterio.open(
+            folder / path, "w", driver="GTiff", count=len(array), height=40, width=50,
+            dtype=np.uint16, crs="EPSG:32631", transform=Affine(10, 0, 0, 0, -10, 0),
+        ) as out:  # fmt: skip
+            out.write(array.astype(np.uint16))
+            out.update_tags(SENSOR="sentinel-2")
+            if len(array) > 1:
+                out.descriptions = ("B03", "B04", "B08", "B11")
+                out.scales = extra.get("scales", (1.0,) * 4)
+
+
+def test_what_is_assumed_of_scenes_alike_is_said_once(tmp_path):
+    for name in "abcde":
+        bright(tmp_path, name)
+    with pytest.warns(GeounetWarning) as said:
+        find_pairs([tmp_path])
+    (text,) = [str(one.message) for one in said]
+    assert text.startswith("a, b, c and 2 more: nothing says how numbers become reflectance: ")
+
+
+def test_scenes_whose_pixels_contradict_their_scale_are_refused_by_name(tmp_path):
+    for name in "abc":
+        bright(tmp_path, name, scales=(1e-4,) * 4)
+    pairs = find_pairs([tmp_path])
+    with pytest.raises(SceneError, match=r"a\.tif: the darkest .* same goes for b, c\. Scale"):
+        checked_pairs(pairs)
+    with pytest.warns(GeounetWarning, match="^a, b, c: scale 0.0001, offset -0.1 was told"):
+        told = find_pairs([tmp_path], scale=1e-4, offset=-0.1)
+    for pair in checked_pairs(told):
+        assert pair.scene.radiometry.offset == (-0.1,) * 4
+
+
+@pytest.mark.parametrize("suffix", [".SAFE", ".v2", ""])
+def test_a_folder_is_a_scene_where_labels_lie_beside_it(tmp_path, suffix):
+    """As products come: a folder of single-band files."""
+    for name in ("site", "unlabelled"):
+        (tmp_path / (name + suffix)).mkdir()
+        for band in ("B03", "B04", "B08"):
+            write(
+                tmp_path / (name + suffix) / f"S2A_{band}.tif", np.ones((1, 4), np.uint16), [band]
+            )
+    label = "site" if suffix == ".SAFE" else f"site{suffix}"
+    write(tmp_path / f"{label}.label.tif", np.array([[1, 0, 0, 1]], np.uint8), ["hand"])
+    (found,) = find_pairs([tmp_path])
+    assert found.scene.bands == ("green", "red", "nir")
+    assert read(found).tolist() == [1, 0, 0, 1]
+
+
+def test_an_archive_is_a_scene_where_labels_lie_beside_it(tmp_path):
+    write(tmp_path / "in.tif", np.ones((3, 4), np.uint16), ["blue", "green", "red"])
+    for name in ("a", "unlabelled"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.write(tmp_path / "in.tif", "in.tif")
+    (tmp_path / "in.tif").unlink()
+    write(tmp_path / "a.label.tif", np.array([[1, 0, 0, 1]], np.uint8), ["hand"])
+    (found,) = find_pairs([tmp_path])
+    assert found.scene.bands == ("blue", "green", "red")

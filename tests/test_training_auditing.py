@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,24 @@ def test_what_is_wrong_with_labels_is_named(tmp_path):
     sheet = image.imread(tmp_path / "sheet.png")
     assert sheet.shape[1] == 1440
     assert sheet.std() > 0.1
+
+
+def test_radiometry_that_pixels_contradict_is_among_the_remarks(tmp_path):
+    """1000 that was left in: taken out where tags are doubtful, else the scene is refused."""
+    folder(tmp_path, clean=None, doubtful=None, sure=None)
+    for name in ("doubtful", "sure"):
+        with rasterio.open(tmp_path / f"{name}.tif", "r+") as file:
+            data = file.read()
+            file.write(np.where(data > 0, data + 1000, 0).astype(data.dtype))
+            file.update_tags(SENSOR="sentinel-2", UNITS="reflectance x 10000, no offset")
+            if name == "doubtful":
+                file.scales = (1.0,) * file.count
+    clean, doubtful, sure = audit(tmp_path).checks
+    assert clean.remarks == ()
+    assert (doubtful.ndwi, doubtful.mndwi) == (clean.ndwi, clean.mndwi)
+    assert doubtful.remarks[0].startswith("the darkest pixels are near 0.1")
+    assert "offset -0.1 is taken instead" in doubtful.remarks[0]
+    assert re.match("cannot be used: .*/sure.tif: the darkest pixels", sure.remarks[0])
 
 
 def test_progress_and_an_empty_folder(tmp_path):

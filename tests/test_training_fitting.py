@@ -18,7 +18,7 @@ from affine import Affine
 from matplotlib import image
 
 import geounet
-from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
+from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
 from geounet.model import InputBand, ModelSpec, Normalisation, load_model, save_model
 from geounet.segmenter import build_network
 from geounet.training import TrainConfig, fitting, gathering, judging, train
@@ -221,7 +221,10 @@ def test_a_folder_for_validation(tmp_path):
     made(tmp_path / "kept", "v", seed=5, east=700000)
     with warnings.catch_warnings():
         warnings.simplefilter("error", GeounetWarning)
-        train(config(tmp_path, valid=[tmp_path / "kept"], steps=1, output=tmp_path / "apart"))
+        train(
+            config(tmp_path, valid=[tmp_path / "kept"], steps=1, output=tmp_path / "apart",
+                   scale=1e-4, offset=0.0)
+        )  # fmt: skip
 
 
 def test_without_matplotlib_the_model_is_still_made(tmp_path, monkeypatch):
@@ -257,6 +260,32 @@ def three_classes(folder):
     )
     save_model(folder / "three.safetensors", spec, build_network(spec))
     return folder / "three.safetensors"
+
+
+def test_reflectance_is_what_the_pixels_bear_out(tmp_path):
+    """As in `run`: 1000 that was left in against the file's word is taken out, or refused."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(100, 3000, (4, 96, 80))
+    names, folder = ("B03", "B04", "B08", "B11"), tmp_path / "scenes"
+    folder.mkdir()
+    for name, added in (("clean", 0), ("left", 1000)):
+        write(folder / f"{name}.tif", (clean + added).astype(np.uint16), names=names)
+        write(folder / f"{name}.label.tif", (clean[:1] > 1500).astype(np.uint8))
+        with rasterio.open(folder / f"{name}.tif", "r+") as file:
+            file.update_tags(SENSOR="sentinel-2", UNITS="reflectance x 10000, no offset")
+    with pytest.warns(GeounetWarning, match=r"left.tif: the darkest .* offset -0.1 is taken"):
+        data = gathering.gather(config(tmp_path))
+    sources = {scene.name: scene.source for scene in data.train}
+    sources |= {name: source for name, source, _ in data.valid}
+    whole = [sources[name].read(0, 0, 77, 80)[0] for name in ("clean", "left")]
+    torch.testing.assert_close(*whole, atol=1e-6, rtol=0)
+    with rasterio.open(folder / "left.tif", "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 4, (0.0,) * 4
+    with pytest.raises(SceneError, match=r"left.tif: the darkest .* for one alone set those"):
+        train(config(tmp_path))
+    assert not (tmp_path / "run").exists()
+    with pytest.warns(GeounetWarning, match="scale as told, offset from"):
+        gathering.gather(config(tmp_path, scale=1e-4))
 
 
 def test_starting_from_a_model(tmp_path):

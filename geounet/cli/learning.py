@@ -12,7 +12,12 @@ from geounet.cli.application import app
 from geounet.cli.options import (
     AsJson,
     LabelBand,
+    LabelValues,
+    Offset,
+    Outside,
+    Scale,
     band_of,
+    label_meaning,
     names,
 )
 from geounet.cli.show import console, print_json, print_table, progress_bar, say
@@ -46,6 +51,11 @@ def train(
         str | None,
         typer.Option(help="Bands to use, e.g. B02,B03,B04,B08.", show_default="the scenes'"),
     ] = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    label_band: LabelBand = None,
+    label_value: LabelValues = None,
+    outside: Outside = None,
     decoder: Annotated[
         str | None, typer.Option(help="Unet, UnetPlusPlus, DeepLabV3Plus, …, unet2015.")
     ] = None,
@@ -81,6 +91,11 @@ def train(
         "output": output,
         "valid": valid,
         "bands": names(bands),
+        "scale": scale,
+        "offset": offset,
+        "label_band": band_of(label_band),
+        **label_meaning(label_value),
+        "outside": outside and outside.value,
         "architecture": _given(decoder=decoder, encoder=encoder),
         "start": start,
         "loss": _given(name=loss),
@@ -137,19 +152,31 @@ def audit(
     sheet: Annotated[
         Path | None, typer.Option(help="Contact sheet to write (PNG): scenes beside their labels.")
     ] = None,
+    scale: Scale = None,
+    offset: Offset = None,
     label_band: LabelBand = None,
+    label_value: LabelValues = None,
+    outside: Outside = None,
     as_json: AsJson = False,
 ) -> None:
     """Check labels before training: against water indices, swapped classes, shifts, unknown."""
-    from geounet.labels import LabelRules  # noqa: PLC0415 - keeps --help fast
+    from geounet.labels import UNKNOWN, LabelRules  # noqa: PLC0415 - keeps --help fast
     from geounet.training import auditing  # noqa: PLC0415
 
     if sheet and not sheet.parent.is_dir():
         raise OutputError(f"the contact sheet's folder must exist; there is no {sheet.parent}.")
-    band = band_of(label_band)
-    rules = LabelRules(classes=("land", "water", "obscured"), band=band)
+    told = label_meaning(label_value)
+    rules = LabelRules(
+        classes=("land", "water", "obscured"),
+        values=told.get("label_values"),
+        ignored=told.get("ignore_values", (UNKNOWN,)),
+        outside=outside.value if outside else "auto",
+        band=band_of(label_band),
+    )
     with progress_bar(hidden=as_json, unit="scenes") as on_progress:
-        found = auditing.audit(*folders, sheet=sheet, rules=rules, on_progress=on_progress)
+        found = auditing.audit(
+            *folders, sheet=sheet, rules=rules, scale=scale, offset=offset, on_progress=on_progress
+        )
     if as_json:
         say(found.as_dict(), as_json=True)
     else:
@@ -196,7 +223,11 @@ def evaluate(
     label: Annotated[
         Path | None, typer.Option(help="The label of a single scene: a raster or polygons.")
     ] = None,
+    scale: Scale = None,
+    offset: Offset = None,
     label_band: LabelBand = None,
+    label_value: LabelValues = None,
+    outside: Outside = None,
     patterns: Annotated[
         bool, typer.Option("--patterns", help="Judge again with 12, 10, 6 and 4 bands only.")
     ] = False,
@@ -215,15 +246,22 @@ def evaluate(
 
     if report and not report.parent.is_dir():
         raise OutputError(f"the report's folder must exist; there is no {report.parent}.")
-    band = band_of(label_band)
-    pairs = [Pair(open_scene(data), label)] if label else data
+    settings = judge.Settings(
+        label_band=band_of(label_band),
+        **label_meaning(label_value),
+        outside=outside.value if outside else "auto",
+        seed=seed,
+    )
+    pairs = [Pair(open_scene(data, scale=scale, offset=offset), label)] if label else data
     with progress_bar(hidden=as_json, unit="masks") as on_progress:
         found = judge.evaluate(
             load_model(model),
             pairs,
+            scale=scale,
+            offset=offset,
             band_patterns=tuple(judge.BAND_PATTERNS) if patterns else (),
             device=device,
-            settings=judge.Settings(label_band=band, seed=seed),
+            settings=settings,
             on_progress=on_progress,
         )
     if as_json:

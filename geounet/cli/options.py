@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
 from geounet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _Number = TypeVar("_Number", int, float)
 _Four: TypeAlias = tuple[_Number, _Number, _Number, _Number]
@@ -69,6 +72,13 @@ class Pick(StrEnum):
 
     first = "first"
     last = "last"
+
+
+class Outsides(StrEnum):
+    """What lies outside all polygons of a label."""
+
+    land = "land"
+    unknown = "unknown"
 
 
 SceneArgument = Annotated[
@@ -198,6 +208,21 @@ Smooth = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+LabelValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-value",
+        help="What numbers in labels mean: water=2, land=1,3, obscured=4, unknown=0; repeatable.",
+        show_default="land=0, water=1, obscured=2, unknown=255",
+    ),
+]
+Outside = Annotated[
+    Outsides | None,
+    typer.Option(
+        help="What lies outside all polygons of a label.",
+        show_default="unknown if some polygon is land, else land",
+    ),
+]
 LabelBand = Annotated[
     str | None,
     typer.Option(
@@ -233,3 +258,27 @@ def four(text: str | None, option: str, kind: type[_Number]) -> _Four[_Number] |
 def band_of(text: str | None) -> int | str | None:
     """A band by its description, or by its number where the text is one."""
     return int(text) if text and text.isdecimal() else text
+
+
+def label_meaning(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Keys ``label_values`` and ``ignore_values`` of what was told; empty where nothing was.
+
+    Raises:
+        ConfigError: a text is not a class, or unknown, and whole numbers.
+    """
+    values: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, _, numbers = (part.strip() for part in text.partition("="))
+        try:
+            found = tuple(int(number) for number in numbers.split(","))
+        except ValueError:
+            found = ()
+        if name not in ("land", "water", "obscured", "unknown") or not found:
+            raise ConfigError(
+                f"--label-value takes land, water, obscured or unknown and its numbers, such as "
+                f"land=1,3; got {text!r}."
+            )
+        values[name] = values.get(name, ()) + found
+    ignored = values.pop("unknown", None)
+    told = {"label_values": values or None, "ignore_values": ignored}
+    return {key: value for key, value in told.items() if value is not None}

@@ -7,7 +7,8 @@ some pixels off show plainly.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,24 +90,32 @@ def audit(
     *folders: Path,
     sheet: Path | None = None,
     rules: LabelRules = _RULES,
+    scale: float | None = None,
+    offset: float | None = None,
     on_progress: Callable[[AuditProgress], None] | None = None,
 ) -> Audit:
     """Check the labels of all scenes in some folders.
 
-    A scene whose labels cannot be used is among the results, with the reason.
+    A scene that cannot be used, for its labels or its radiometry, is among the results, with the
+    reason.
 
     Args:
         folders: of ``NAME.tif`` with ``NAME.label.tif`` or polygons.
         sheet: PNG to write: every scene beside its labels.
         rules: what labels mean.
+        scale: reflectance per stored number in all scenes; None takes the files' word.
+        offset: reflectance at stored number 0 in all scenes; None takes the files' word.
         on_progress: called after each scene.
 
     Raises:
         ConfigError: a folder holds no labelled scene.
         SceneError: a scene cannot be opened.
         OutputError: the contact sheet cannot be written.
+
+    Warns:
+        GeounetWarning: some scenes have no labels; or what numbers mean is assumed, or disputed.
     """
-    pairs = find_pairs(folders)
+    pairs = find_pairs(folders, scale=scale, offset=offset)
     looks = []
     for pair in pairs:
         looks.append(_look(pair, rules))
@@ -134,6 +143,7 @@ def _cell(look: _Look) -> tuple[str, NDArray[np.float32], NDArray[np.uint8]]:
 def _look(pair: Pair, rules: LabelRules) -> _Look:
     size = (pair.scene.grid.width, pair.scene.grid.height)
     try:
+        pair, doubts = _checked(pair)
         sums = _add_up(pair, open_labels(pair, rules), rules)
     except GeounetError as error:
         blank = np.ones((8, 8, 3), np.float32)
@@ -141,7 +151,18 @@ def _look(pair: Pair, rules: LabelRules) -> _Look:
         return _Look(check, blank, np.full((8, 8), UNKNOWN, np.uint8))
     bands = tuple(sums.bands)
     image = picture(np.nan_to_num(np.concatenate(sums.image, 1)), bands)
-    return _Look(sums.check(pair.name, size), image, np.concatenate(sums.labels, 0))
+    check = sums.check(pair.name, size)
+    check = replace(check, remarks=(*check.remarks, *doubts))
+    return _Look(check, image, np.concatenate(sums.labels, 0))
+
+
+def _checked(pair: Pair) -> tuple[Pair, tuple[str, ...]]:
+    """The pair with the radiometry that its pixels bear out, and what they say against it."""
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")
+        scene = pair.scene.checked()
+    said = tuple(str(doubt.message).removeprefix(f"{pair.scene.uri}: ") for doubt in doubts)
+    return replace(pair, scene=scene), said
 
 
 def _add_up(pair: Pair, labels: Labels, rules: LabelRules) -> _Sums:

@@ -126,7 +126,8 @@ def train(
         ConfigError: the settings contradict each other or the data: no labelled scene or pixel, a
             class that never occurs, bands that differ between scenes, other settings than those
             that `output` was begun with.
-        SceneError: a scene or its labels cannot be read, or do not lie on each other.
+        SceneError: a scene or its labels cannot be read, do not lie on each other, or pixels
+            contradict what is said of their reflectance.
         ModelError: the network cannot be built, the loss is no longer a number (the message names
             the batch; the last checkpoint is kept), or the checkpoint is of another network.
         OutputError: an output cannot be written.

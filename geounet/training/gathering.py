@@ -11,7 +11,7 @@ import numpy as np
 from torch import distributed
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.labels import LabelRules, Pair, find_pairs, open_labels
+from geounet.labels import LabelRules, Pair, checked_pairs, find_pairs, open_labels
 from geounet.model import InputBand, ModelSpec, Normalisation, load_model, match_bands
 from geounet.networks import Geometry, unet_geometry
 from geounet.sensors import common_name
@@ -46,15 +46,18 @@ def gather(config: TrainConfig) -> Data:
 
     Raises:
         ConfigError: the settings contradict the data.
-        SceneError: a scene or its labels cannot be read, or do not lie on each other.
+        SceneError: a scene or its labels cannot be read, do not lie on each other, or pixels
+            contradict what is said of their reflectance.
         ModelError: `TrainConfig.start` is no model.
 
     Warns:
-        GeounetWarning: what is validated on is not independent of what is learned, or a class of
-            the model that is started from never occurs.
+        GeounetWarning: what is validated on is not independent of what is learned; a class of the
+            model that is started from never occurs; or what a scene's numbers mean is in doubt.
     """
-    pairs = find_pairs(config.data, scale=config.scale, offset=config.offset)
-    valid = find_pairs(config.valid, scale=config.scale, offset=config.offset)
+    pairs, valid = (
+        checked_pairs(find_pairs(folders, scale=config.scale, offset=config.offset))
+        for folders in (config.data, config.valid)
+    )
     spec = _contract(config, [p.scene for p in (*pairs, *valid)])
     _check_window(config, spec)
     sites = sites_of([p.scene for p in pairs], config.site_pattern)
