@@ -8,6 +8,7 @@ Each side runs ahead of the next by one item at most, so memory does not grow wi
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import geounet
 from geounet.blending import BlendWindow, StripBlender
@@ -130,6 +131,14 @@ class RunConfig(BaseModel):
     """How far in metres the polygons' edges may move for corners to be rounded."""
     overwrite: bool = False
     """Replace outputs that exist."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_local(cls, output: Path) -> Path:
+        """Outputs are renamed when they are whole, which object storage cannot do."""
+        if re.match(r"[A-Za-z][\w+.-]+:/|/vsi", str(output)):
+            raise ValueError("outputs are written to a folder; copy them to object storage after")
+        return output
 
     @classmethod
     def of(cls, **options: Any) -> RunConfig:

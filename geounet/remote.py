@@ -29,7 +29,7 @@ from geounet.errors import SceneError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["attempt", "fetch", "gdal_path", "is_remote", "redact", "settings", "stem"]
+__all__ = ["attempt", "explain", "fetch", "gdal_path", "is_remote", "redact", "settings", "stem"]
 
 _T = TypeVar("_T")
 
@@ -201,10 +201,10 @@ def _fetch_object(uri: str) -> bytes:
             f"Install it, or give the file's https address or a copy on disk."
         ) from error
     except Exception as error:  # noqa: BLE001 (each storage's package raises its own)
-        failure = _explain(f"{type(error).__name__} {error}", None)
+        failure = explain(uri, error)
     else:
         return body
-    raise failure.error(uri)
+    raise failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +264,19 @@ _KINDS = {
 }  # fmt: skip
 
 
+def explain(uri: str, error: Exception) -> SceneError:
+    """What any storage package's error about a URI means, without secrets.
+
+    Args:
+        uri: what could not be read or listed.
+        error: as the package raised it.
+    """
+    return _explain(f"{type(error).__name__} {error}", None).error(uri)
+
+
 def _explain(text: str, status: int | None) -> _Failure:
     """What GDAL's message and the last HTTP status mean."""
-    stated = re.search(r"(?:response[_ ]code|error code)\W+(\d{3})", text)
+    stated = re.search(r"(?:response[_ ]code|(?:error|status) code)\W+(\d{3})", text)
     status = int(stated[1]) if stated else status
     by_text = next(
         (failure for pattern, failure in _KINDS.items() if re.search(pattern, text)), None

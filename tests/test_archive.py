@@ -15,8 +15,8 @@ import dask.config
 import numpy as np
 import pytest
 import rasterio
-import torch
 from distributed import LocalCluster
+from models import tiny_model
 
 import geounet
 from geounet.archive import Manifest, engine, tasks
@@ -25,15 +25,7 @@ from geounet.archive.manifest import MANIFEST
 from geounet.archive.sources import identify
 from geounet.archive.tasks import classify
 from geounet.errors import ConfigError, OutputError, SceneError
-from geounet.model import (
-    Architecture,
-    InputBand,
-    ModelSpec,
-    Normalisation,
-    save_model,
-)
 from geounet.pipeline import RunConfig
-from geounet.segmenter import build_network
 from geounet.staging import staged, sweep
 
 pytestmark = [
@@ -60,24 +52,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small U-Net with random weights, as a file that workers load."""
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        name="tiny",
-        version="7",
-        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
-        bands=tuple(
-            InputBand(name=own, common_name=name, required=True)
-            for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir")]
-        ),
-        classes=("land", "water"),
-        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
-        tile=64,
-        overlap=16,
-        tile_multiple=2,
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(path, spec, build_network(spec))
-    return path
+    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pystac
 import pytest
 import rasterio
 import shapely
-import torch
 from distributed import Client
+from models import tiny_model
 from pystac.extensions.mlm import MLMExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
@@ -24,16 +24,8 @@ from geounet.archive.manifest import MANIFEST, Made, Planned
 from geounet.archive.merging import merge_polygons
 from geounet.archive.tasks import Task, segment
 from geounet.errors import ConfigError, OutputError
-from geounet.model import (
-    Architecture,
-    InputBand,
-    ModelSpec,
-    Normalisation,
-    load_model,
-    save_model,
-)
+from geounet.model import load_model
 from geounet.pipeline import RunConfig
-from geounet.segmenter import build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,22 +34,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    names = ("green", "red", "nir")
-    spec = ModelSpec(
-        name="tiny",
-        version="7",
-        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
-        bands=tuple(InputBand(name=n, common_name=n, required=True) for n in names),
-        classes=("land", "water"),
-        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
-        tile=64,
-        overlap=16,
-        tile_multiple=2,
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(path, spec, build_network(spec))
-    return str(path)
+    return str(tiny_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture
@@ -148,7 +125,7 @@ def test_the_catalogue_of_a_batch(do, model, tmp_path) -> None:
         assert south <= bottom < top <= north
     described = MLMExtension.ext(items["model"])
     assert (described.mlm_name, described.architecture) == ("tiny", "unet2015")
-    assert described.input[0].bands == ["green", "red", "nir"]
+    assert described.input[0].bands == ["B03", "B04", "B08"]
     weights = items["model"].assets["model"].get_absolute_href()
     assert load_model(weights).digest == load_model(model).digest
     derived = [link.href for link in items["s0"].get_links("derived_from")]

@@ -248,9 +248,29 @@ def test_identity_inside_an_archive_is_the_archives(tmp_path, uri):
         ),
     ],
 )
-def test_gdals_settings_mean_the_same_to_listings(env, settings):
+def test_gdals_settings_mean_the_same_to_listings(env, settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert sources._settings("s3", env) == settings
     assert sources._settings("https", env) == {}
+
+
+def test_keys_of_a_profile_are_found_as_gdal_finds_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".aws"
+    folder.mkdir()
+    (folder / "config").write_text("[profile far]\nregion = eu-west-3\n")
+    (folder / "credentials").write_text(
+        "[default]\naws_access_key_id = D\naws_secret_access_key = d%\n"
+        "[far]\naws_access_key_id = F\naws_secret_access_key = f\naws_session_token = t\n"
+    )
+    default = {"aws_access_key_id": "D", "aws_secret_access_key": "d%"}
+    far = {"aws_access_key_id": "F", "aws_secret_access_key": "f", "aws_session_token": "t"}
+    assert sources._settings("s3", {}) == default
+    assert sources._settings("s3", {"AWS_PROFILE": "far"}) == {**far, "region": "eu-west-3"}
+    assert sources._settings("s3", {"AWS_PROFILE": "far", "AWS_REGION": "x"}) == far
+    assert sources._settings("s3", {"AWS_ACCESS_KEY_ID": "E", "AWS_PROFILE": "far"}) == {}
+    own = {"AWS_SHARED_CREDENTIALS_FILE": str(folder / "none")}
+    assert sources._settings("s3", own) == {}
 
 
 # -- names -----------------------------------------------------------------------------------------

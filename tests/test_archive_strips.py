@@ -10,16 +10,14 @@ import dask.config
 import numpy as np
 import pytest
 import rasterio
-import torch
 from distributed import Client, LocalCluster
+from models import tiny_model
 
 import geounet
 from geounet.archive.cluster import _PATIENT
 from geounet.archive.strips import cut, run_on
 from geounet.cli import main
-from geounet.model import Architecture, InputBand, ModelSpec, Normalisation, save_model
 from geounet.pipeline import RunConfig, prepare
-from geounet.segmenter import build_network
 from geounet.tiling import WindowPlan
 
 pytestmark = [
@@ -61,23 +59,7 @@ def cluster():
 
 @pytest.fixture
 def job(make_water, tmp_path):
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        name="tiny",
-        version="7",
-        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
-        bands=tuple(
-            InputBand(name=own, common_name=name, required=True)
-            for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir")]
-        ),
-        classes=("land", "water"),
-        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
-        tile=32,
-        overlap=8,
-        tile_multiple=2,
-    )
-    model = tmp_path / "tiny.safetensors"
-    save_model(model, spec, build_network(spec))
+    model = tiny_model(tmp_path, tile=32, overlap=8)
     path, _ = make_water(700, 61, unobserved=np.add.outer(np.arange(700), np.arange(61)) < 90)
 
     def make(output, **options):

@@ -13,44 +13,18 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from models import tiny_model
 from safetensors.torch import save_file
 
 import geounet
 from geounet.cli import main
-from geounet.model import (
-    Architecture,
-    InputBand,
-    ModelSpec,
-    Normalisation,
-    save_model,
-    shipped_models,
-)
-from geounet.segmenter import build_network
-
-BANDS = tuple(
-    InputBand(name=own, common_name=name, required=True)
-    for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir")]
-)
+from geounet.model import Architecture, ModelSpec, save_model, shipped_models
 
 
 @pytest.fixture
 def network(tmp_path):
     """A model file: a U-Net whose random weights do not matter here."""
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        name="tiny",
-        version="7",
-        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
-        bands=BANDS,
-        classes=("land", "water"),
-        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
-        tile=64,
-        overlap=16,
-        tile_multiple=2,
-    )
-    path = tmp_path / "tiny.safetensors"
-    save_model(path, spec, build_network(spec))
-    return path
+    return tiny_model(tmp_path)
 
 
 @pytest.fixture

@@ -8,35 +8,16 @@ import sys
 import threading
 
 import pytest
-import torch
+from models import tiny_model
 
 from geounet.archive import BatchResult, Event, Manifest
 from geounet.cli import batch as command
 from geounet.cli import main
-from geounet.model import Architecture, InputBand, ModelSpec, Normalisation, save_model
-from geounet.segmenter import build_network
 
 
 @pytest.fixture
 def network(tmp_path):
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        name="tiny",
-        version="7",
-        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
-        bands=tuple(
-            InputBand(name=own, common_name=name, required=True)
-            for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir")]
-        ),
-        classes=("land", "water"),
-        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
-        tile=64,
-        overlap=16,
-        tile_multiple=2,
-    )
-    path = tmp_path / "tiny.safetensors"
-    save_model(path, spec, build_network(spec))
-    return path
+    return tiny_model(tmp_path)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -874,6 +875,18 @@ def test_outputs_that_exist_are_kept_unless_they_may_be_replaced(make_water, mod
     again = run(path, output=out, overwrite=True)
     assert np.array_equal(_mask(again), expected)
     assert _files(out) == ["scene_mask.tif", "scene_water.gpkg"]
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/x", "https://h/x", "/vsis3/bucket/x"])
+def test_outputs_go_to_folders_and_not_to_object_storage(output):
+    for told in (output, Path(output)):
+        with pytest.raises(ConfigError, match=r"output: .*copy them to object storage after; got"):
+            RunConfig.of(output=told)
+
+
+@pytest.mark.parametrize("output", ["out", "C:/out", "a:b/c", "/data/s3/out", "in/vsis3/x"])
+def test_folders_that_only_look_like_object_storage(output):
+    assert RunConfig.of(output=output).output == Path(output)
 
 
 def test_a_folder_in_an_outputs_place_is_refused(make_water, model, tmp_path):

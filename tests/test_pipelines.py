@@ -16,36 +16,21 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-import torch
 import yaml
 from distributed import Client
 from distributed.cli import dask_scheduler, dask_worker
+from models import tiny_model
 from typer.testing import CliRunner
 
 import geounet
 from geounet.cli.application import app
-from geounet.model import Architecture, InputBand, ModelSpec, Normalisation, save_model
-from geounet.segmenter import build_network
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
 
 @pytest.fixture
 def network(tmp_path) -> Path:
-    torch.manual_seed(0)
-    names = ("green", "red", "nir")
-    spec = ModelSpec(
-        name="tiny",
-        architecture=Architecture(decoder="unet2015", options={"features": [2], "padded": True}),
-        bands=tuple(InputBand(name=n, common_name=n, required=True) for n in names),
-        classes=("land", "water"),
-        normalisation=Normalisation(mean=(-2.0,) * 3, std=(1.0,) * 3),
-        tile=64,
-        overlap=16,
-        tile_multiple=2,
-    )
-    save_model(tmp_path / "tiny.safetensors", spec, build_network(spec))
-    return tmp_path / "tiny.safetensors"
+    return tiny_model(tmp_path)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

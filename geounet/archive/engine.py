@@ -181,8 +181,8 @@ def batch(
         OutputError: another batch runs in the folder, or it cannot be written to.
     """
     several = [sources] if isinstance(sources, str) or hasattr(sources, "__fspath__") else sources
-    folder = Path(output).absolute()
-    settings, config = _settled(options, folder)
+    settings, config = _settled(options, Path(output))
+    folder = config.output
     check_template(settings.name)
     digest = load_model(config.model).digest
     start = time.monotonic()
@@ -228,14 +228,14 @@ def _settled(options: dict[str, Any], output: Path) -> tuple[BatchConfig, RunCon
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from error
-    config = RunConfig.of(**{**rest, "output": output})
+    config = RunConfig.of(**rest, output=output)
     config.shaping()
     return settings, config.model_copy(update=_absolute(config))
 
 
 def _absolute(config: RunConfig) -> dict[str, Any]:
     """Files that the parameters name, for workers in another folder."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"output": config.output.absolute()}
     if config.model not in shipped_models():
         found["model"] = str(Path(config.model).absolute())
     if config.geometry:

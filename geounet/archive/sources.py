@@ -13,6 +13,7 @@ import os
 import re
 import string
 import sys
+from configparser import ConfigParser
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,7 @@ from geounet.errors import ConfigError
 from geounet.outlines import acquisition_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from obstore.store import ObjectStore
 
@@ -70,6 +71,7 @@ def find_scenes(sources: Iterable[str | os.PathLike[str]], *, output: Path) -> I
 
     Raises:
         ConfigError: a source that is not there, or a table without a column of scenes.
+        SceneError: a bucket that cannot be listed.
     """
     inside = os.path.join(os.path.abspath(output), "")  # noqa: PTH100, PTH118 - keeps links as told
     found = chain.from_iterable(_expand(os.fspath(source)) for source in sources)
@@ -217,16 +219,32 @@ _LISTS = {
 
 
 def _prefix(prefix: str) -> Iterator[Source]:
-    """The rasters below a prefix of a bucket, a page of the listing at once."""
-    import obstore  # noqa: PLC0415 - only where it is asked for
+    """The rasters below a prefix of a bucket, a page of the listing at once.
 
+    Raises:
+        ConfigError: obstore is not installed.
+        SceneError: the bucket cannot be listed.
+    """
     url = _url(prefix)
     store, path = _store(url)
     root = url[: len(url) - len(path) - 1]
-    for page in obstore.list(store, prefix=path):
+    for page in _pages(store, path, prefix):
         for found in page:
             if PurePosixPath(found["path"]).suffix.lower() in SUFFIXES:
                 yield Source(f"{root}/{found['path']}", _etag(found))
+
+
+def _pages(store: ObjectStore, path: str, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+    import obstore  # noqa: PLC0415 - only where it is asked for
+    from obstore.exceptions import BaseError  # noqa: PLC0415
+
+    try:
+        yield from obstore.list(store, prefix=path)
+    except (BaseError, OSError) as error:
+        failure = remote.explain(prefix, error)
+    else:
+        return
+    raise failure  # outside the handler: the cause may hold what opens doors
 
 
 _VSI = re.compile(r"^/vsi(s3|gs|az|curl)(?:_streaming)?/")
@@ -247,7 +265,8 @@ def _store(url: str) -> tuple[ObjectStore, str]:
         ) from error
     parts = urlsplit(url)
     root = f"{parts.scheme}://{parts.netloc}"
-    return from_url(root, **_settings(parts.scheme)), parts.path.lstrip("/")
+    settings = {"retry_config": {"max_retries": 3}, **_settings(parts.scheme)}
+    return from_url(root, **settings), parts.path.lstrip("/")
 
 
 def _settings(scheme: str, env: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -260,8 +279,27 @@ def _settings(scheme: str, env: Mapping[str, str] = os.environ) -> dict[str, Any
         settings["endpoint"] = f"http{'' if plain else 's'}://{endpoint}"
         settings["client_options"] = {"allow_http": plain}
     if env.get("AWS_NO_SIGN_REQUEST", "").upper() in {"YES", "TRUE", "ON", "1"}:
-        settings["skip_signature"] = True
-    return settings
+        return {**settings, "skip_signature": True}
+    return settings if "AWS_ACCESS_KEY_ID" in env else {**settings, **_profile(env)}
+
+
+def _profile(env: Mapping[str, str]) -> dict[str, str]:
+    """Keys and region of a profile in the files of ``~/.aws``, which GDAL reads and obstore not."""
+    name = env.get("AWS_PROFILE") or env.get("AWS_DEFAULT_PROFILE") or "default"
+    files = ConfigParser(interpolation=None)
+    files.read(
+        Path(env.get(variable) or f"~/.aws/{file}").expanduser()
+        for variable, file in (
+            ("AWS_CONFIG_FILE", "config"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+        )
+    )
+    sections = [files[title] for title in (f"profile {name}", name) if title in files]
+    known = {key: value for section in sections for key, value in section.items()}
+    if {"AWS_REGION", "AWS_DEFAULT_REGION"} & env.keys():
+        known.pop("region", None)
+    wanted = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region")
+    return {key: known[key] for key in wanted if key in known}
 
 
 def _etag(found: Mapping[str, Any]) -> str:
