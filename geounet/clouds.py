@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geounet.parts import Area
+    from geounet.products.cube import CubeReader
     from geounet.scene import Grid
     from geounet.tiling import Window
 
@@ -196,6 +197,8 @@ def check_clouds(layer: CloudLayer, grid: Grid) -> None:
     if layer.rule == "polygons":
         _polygons_on(layer, grid)
         return
+    if layer.cube is not None:
+        return  # on the scene's own grid
     with _opened(layer.uri) as source:
         if source.crs is None or grid.crs is None:
             if source.shape != grid.shape:
@@ -227,7 +230,9 @@ class Obscured(Protocol):
 class CloudReader:
     """An open cloud layer on a scene's pixels. It belongs to the thread that opened it."""
 
-    def __init__(self, layer: CloudLayer, dataset: rasterio.DatasetReader | WarpedVRT) -> None:
+    def __init__(
+        self, layer: CloudLayer, dataset: rasterio.DatasetReader | WarpedVRT | CubeReader
+    ) -> None:
         self._layer = layer
         self._dataset = dataset
 
@@ -300,6 +305,9 @@ def open_clouds(layer: CloudLayer, grid: Grid) -> Iterator[Obscured]:
         yield _PolygonReader(_polygons_on(layer, grid))
         return
     with ExitStack() as stack:
+        if layer.cube is not None:
+            yield CloudReader(layer, stack.enter_context(layer.cube.open()))
+            return
         source = stack.enter_context(_opened(layer.uri))
         same = (source.crs, source.transform, source.shape) == (
             grid.crs,

@@ -93,6 +93,8 @@ class RunConfig(BaseModel):
     """Raster that says where clouds hide the ground, or ``product`` for the product's own."""
     cloud_rule: CloudRule | None = None
     """How the cloud mask's numbers are read; None tells it by its name or numbers."""
+    time: str | None = None
+    """Which moment of a netCDF's or Zarr's several, by how its time begins."""
     tile: int | None = Field(default=None, ge=1)
     """Window size in pixels; None takes the model's."""
     overlap: int | None = Field(default=None, ge=0)
@@ -180,6 +182,7 @@ class RunConfig(BaseModel):
             wanted=wanted,
             cloud_mask=self.cloud_mask,
             cloud_rule=self.cloud_rule,
+            time=self.time,
         )
 
     def outputs(self, stem: str) -> dict[str, Path]:
@@ -283,7 +286,7 @@ class Job:
         """Provenance, for the outputs."""
         spec, radiometry = self.model.spec, self.scene.radiometry
         product, part = self.scene.product, self.scene.part
-        acquired = product.acquired or acquisition_time(product.path)
+        acquired = product.acquired or (acquisition_time(product.path) if product.path else None)
         return {
             **({"ACQUIRED": acquired} if acquired else {}),
             "GEOUNET_VERSION": geounet.__version__,

@@ -24,7 +24,7 @@ from geounet.clouds import check_clouds, cloud_layer, open_clouds
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.parts import Area, area_on_grid, read_polygons, window_of_bbox, window_within
 from geounet.products import find_product
-from geounet.products.raster import open_raster
+from geounet.products.raster import open_product, open_raster
 from geounet.products.reading import explain_failure, read_bands
 from geounet.radiometry import Radiometry, check_radiometry, decide_radiometry
 from geounet.sensors import check_sensor, common_name, is_reflective, name_bands
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from geounet.products import Product
+    from geounet.products.cube import CubeReader
     from geounet.products.product import CloudLayer, CloudRule
     from geounet.resampling import Resampling
 
@@ -234,7 +235,7 @@ class Scene:
         cache = min(max(wanted, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         with ExitStack() as stack:
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_NUM_THREADS="ALL_CPUS"))
-            yield SceneReader(self, stack.enter_context(open_raster(self.product.path, self.uri)))
+            yield SceneReader(self, stack.enter_context(open_product(self.product)))
 
     def share_observed(self, side: int = 512) -> float | None:
         """About which share of the pixels was observed, by a thin grid of them in three bands.
@@ -247,7 +248,9 @@ class Scene:
         Raises:
             SceneError: the scene cannot be read.
         """
-        path = self.product.path
+        path, cube = self.product.path, self.product.cube
+        if cube is not None and remote.is_remote(cube.uri):
+            return None
         if remote.is_remote(path):
             with open_raster(path, self.uri) as source:
                 if not source.overviews(1):
@@ -348,9 +351,9 @@ class Scene:
 class SceneReader:
     """An open scene. It belongs to the thread that opened it and is never pickled."""
 
-    def __init__(self, scene: Scene, dataset: rasterio.DatasetReader) -> None:
+    def __init__(self, scene: Scene, dataset: rasterio.DatasetReader | CubeReader) -> None:
         self._scene = scene
-        self._dataset = dataset
+        self._dataset: Any = dataset  # a cube has no masks to read, and is not asked for them
 
     def read(self, window: Window, indexes: Sequence[int], out: NDArray[Any] | None = None) -> Tile:
         """Read a window of some bands.
@@ -476,12 +479,14 @@ def open_scene(
     geometry: str | os.PathLike[str] | None = None,
     cloud_mask: str | os.PathLike[str] | None = None,
     cloud_rule: CloudRule | None = None,
+    time: str | None = None,
 ) -> Scene:
     """Look at a scene without reading its pixels.
 
     Args:
         uri: path or URI of a raster (GeoTIFF, COG, VRT, …); a product's folder, archive or metadata
-            file (Sentinel-2, Landsat Collection 2, HLS); a pattern or list of single-band files.
+            file (Sentinel-2, Landsat Collection 2, HLS, PlanetScope); netCDF or Zarr; a pattern or
+            list of single-band files.
         bands: names of all bands in file order, for a file that does not name them or names them
             wrongly; ``-`` for one to leave out.
         sensor: a key of `sensors.SENSORS`, where the scene does not say, or says wrongly.
@@ -499,6 +504,7 @@ def open_scene(
         cloud_mask: a raster of any grid and CRS that says where clouds hide the ground, or
             ``product`` for the product's own.
         cloud_rule: how its numbers are read, see `clouds`; None tells it by its name or numbers.
+        time: which moment of a netCDF's or Zarr's several, by how its time begins: ``2023-07-01``.
 
     Raises:
         SceneError: there is no such file, it is no raster, nothing says what its bands are, its
@@ -509,10 +515,10 @@ def open_scene(
         GeounetWarning: the file has no CRS, nothing in it says how its numbers become
             reflectance, or what it says contradicts itself or what was told.
     """
-    found = find_product(uri, resampling=resampling, wanted=wanted)
+    found = find_product(uri, resampling=resampling, wanted=wanted, time=time)
     product = _of_sensor(found, sensor, settled=sensor or bands)
     uri = product.uri
-    with open_raster(product.path, uri) as source:
+    with open_product(product) as source:
         names = _name_bands(source, product, bands)
         scene = Scene(
             uri=uri,
@@ -591,7 +597,7 @@ def _of_sensor(product: Product, told: str | None, *, settled: object) -> Produc
 
 
 def _name_bands(
-    source: rasterio.DatasetReader, product: Product, told: Sequence[str] | None
+    source: rasterio.DatasetReader | CubeReader, product: Product, told: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Names of all bands; an alpha band is no band of the sensor and goes by ``-``.
 
@@ -610,7 +616,7 @@ def _name_bands(
     return tuple("-" if is_alpha else next(names) for is_alpha in alpha)
 
 
-def _has_mask(source: rasterio.DatasetReader, names: Sequence[str]) -> bool:
+def _has_mask(source: rasterio.DatasetReader | CubeReader, names: Sequence[str]) -> bool:
     """Whether the file says of each pixel if it was observed, by a mask or by an alpha band."""
     flags = source.mask_flag_enums[0]
     alpha = [n for kind, n in zip(source.colorinterp, names, strict=True) if kind.name == "alpha"]

@@ -38,6 +38,16 @@ def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
         nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
         if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
             raise _not_writable(folder, f"{nearest} is none")
+    for path in outputs.values():
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OutputError(
+                f"an output's name must be one that the disk takes: {error}. Choose another "
+                f"--output or --name."
+            ) from error
     folders = [str(path) for path in outputs.values() if path.is_dir()]
     if folders:
         raise OutputError(
@@ -48,7 +58,7 @@ def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
     if there and not overwrite:
         raise OutputError(
             f"an output may not exist unless it is to be replaced: {', '.join(there)}. "
-            f"Give --overwrite or another --output."
+            f"Give --overwrite, or another --output or --name."
         )
 
 

@@ -17,17 +17,16 @@ import geounet
 from geounet.arrays import array_scene, segment_lazily, segment_scene, warn_of_assumptions
 from geounet.errors import ConfigError
 from geounet.mask import CLASSES, NOT_OBSERVED
+from geounet.products.cube import BAND_DIMS, band_names, scale_and_offset
 from geounet.radiometry import Statement
 from geounet.sensors import common_name
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Sequence
 
     from geounet.model import Model
 
 __all__ = ["GeounetDataArray", "GeounetDataset"]
-
-_BAND_DIMS = ("band", "bands", "variable", "channel", "wavelength")
 
 
 @xr.register_dataarray_accessor("geounet")  # type: ignore[no-untyped-call]
@@ -128,10 +127,10 @@ class GeounetDataset:
 
 
 def _band_dim(array: xr.DataArray) -> Hashable:
-    found = [dim for dim in _BAND_DIMS if dim in array.dims]
+    found = [dim for dim in BAND_DIMS if dim in array.dims]
     if len(found) != 1:
         raise ConfigError(
-            f"the dimension of bands is called one of {', '.join(_BAND_DIMS)}; there are "
+            f"the dimension of bands is called one of {', '.join(BAND_DIMS)}; there are "
             f"{', '.join(map(str, array.dims))}. Name it with band_dim=."
         )
     return found[0]
@@ -153,45 +152,23 @@ def _one(array: xr.DataArray, band_dim: Hashable, told: dict[str, Any]) -> xr.Da
     facts = {name: told.pop(name) for name in ("bands", "scale", "offset", "nodata")}
     if facts["nodata"] is None:
         facts["nodata"] = array.rio.nodata
-    scene = array_scene(array.data, _names(array, band_dim), stated=_stated(array), **facts)
+    scene = array_scene(array.data, band_names(array, band_dim), stated=_stated(array), **facts)
     warn_of_assumptions(scene)
     lazy = hasattr(array.data, "dask")
     data = (segment_lazily if lazy else segment_scene)(scene, **told)
     return array.isel({band_dim: 0}, drop=True).copy(data=data)
 
 
-def _names(array: xr.DataArray, band_dim: Hashable) -> tuple[str | None, ...]:
-    """What the coordinate calls the bands, or ``long_name`` as rioxarray writes it."""
-    for key in (band_dim, "common_name", "title"):
-        if key in array.coords and array.coords[key].dims == (band_dim,):
-            values = array.coords[key].to_numpy()
-            if values.dtype.kind in "UO":
-                return tuple(str(value) for value in values)
-    long_name = array.attrs.get("long_name")
-    if isinstance(long_name, tuple | list) and len(long_name) == array.sizes[band_dim]:
-        return tuple(str(name) for name in long_name)
-    return ()
-
-
 def _stated(array: xr.DataArray) -> Statement | None:
     """Scale and offset that come with the array, or that xarray has applied."""
     count = array.sizes[array.dims[0]]
-    stated = _scale_and_offset(array.attrs, count)
+    stated = scale_and_offset(array.attrs, count)
     if stated != ((1.0,) * count, (0.0,) * count):
         return Statement("attributes", *stated)
-    applied = _scale_and_offset(array.encoding, count)
+    applied = scale_and_offset(array.encoding, count)
     if applied != stated:
         return Statement("attributes, which xarray applied", *stated)
     return None
-
-
-def _scale_and_offset(
-    facts: Mapping[Any, Any], count: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """As CF and rioxarray write them: one for all bands, or one a band."""
-    scale = np.broadcast_to(facts.get("scales", facts.get("scale_factor", 1.0)), count)
-    offset = np.broadcast_to(facts.get("offsets", facts.get("add_offset", 0.0)), count)
-    return tuple(map(float, scale)), tuple(map(float, offset))
 
 
 def _described(result: xr.DataArray, source: xr.DataArray, *, probability: bool) -> xr.DataArray:

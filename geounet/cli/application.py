@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -28,11 +28,20 @@ app = typer.Typer(
 _FAILED, _WRONG_USE, _INTERRUPTED = 1, 2, 130
 
 
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Of the click that Typer brings along, or of the one that is installed."""
+
+
 def main() -> NoReturn:
     """Entry point of the ``geounet`` command."""
     with _one_line_errors():
-        app(prog_name="geounet")
-    sys.exit(0)
+        try:
+            code = app(prog_name="geounet", standalone_mode=False)
+        except typer.Abort:
+            code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        typer.echo("geounet: stopped; nothing half-written was left.", err=True)
+    sys.exit(code or 0)
 
 
 @contextmanager
@@ -51,10 +60,19 @@ def _one_line_errors() -> Iterator[None]:
         except GeounetError as error:
             typer.echo(f"geounet: error: {' '.join(str(error).split())}", err=True)
             sys.exit(_WRONG_USE if isinstance(error, ConfigError) else _FAILED)
-        except SystemExit as stop:
-            if stop.code == _INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
-                typer.echo("geounet: stopped; nothing half-written was left.", err=True)
-            raise
+        except _UsageError as error:
+            _say_usage(error)
+            sys.exit(_WRONG_USE)
+
+
+def _say_usage(error: Any) -> None:
+    """What is wrong with the command as it was given; the help where nothing was given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx else "geounet"
+    said = " ".join(error.format_message().split()).rstrip(".")
+    typer.echo(f"geounet: error: {said}. See {command} --help.", err=True)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback

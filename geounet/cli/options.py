@@ -11,7 +11,7 @@ import typer
 from geounet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
 _Number = TypeVar("_Number", int, float)
 _Four: TypeAlias = tuple[_Number, _Number, _Number, _Number]
@@ -180,6 +180,14 @@ CloudRule = Annotated[
         show_default="found out",
     ),
 ]
+Moment = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        help="Which time of a netCDF or Zarr cube, by how it begins: 2023-07-01.",
+        show_default="the only one",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 EdgesOption = Annotated[
     Edges,
@@ -230,6 +238,28 @@ LabelBand = Annotated[
         show_default="'hand', else the first",
     ),
 ]
+
+
+def told(given: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """What a command was given, of what a function or configuration knows, as that takes it.
+
+    Raises:
+        ConfigError: a text that should hold four numbers does not.
+    """
+    read: dict[str, Callable[[str | None], Any]] = {
+        "bands": names,
+        "window": lambda text: four(text, "--window", int),
+        "bbox": lambda text: four(text, "--bbox", float),
+    }
+    return {
+        name: read[name](value) if name in read else _plain(value)
+        for name, value in given.items()
+        if name in known
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def names(text: str | None) -> tuple[str, ...] | None:

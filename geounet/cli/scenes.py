@@ -24,6 +24,7 @@ from geounet.cli.options import (
     FillHoles,
     Format,
     MinArea,
+    Moment,
     Nodata,
     Offset,
     OutFormat,
@@ -41,8 +42,7 @@ from geounet.cli.options import (
     Smooth,
     Threshold,
     ToCrs,
-    four,
-    names,
+    told,
 )
 from geounet.cli.show import print_table, progress_bar, say
 from geounet.errors import GeounetWarning
@@ -61,6 +61,10 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
         "out"
     ),
+    name: Annotated[
+        str | None,
+        typer.Option(help="What the outputs' names begin with.", show_default="the scene's name"),
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="A model's name or file.")
     ] = "default",
@@ -76,6 +80,7 @@ def run(
     geometry: PartGeometry = None,
     cloud_mask: CloudMask = None,
     cloud_rule: CloudRule = None,
+    time: Moment = None,
     tile: Annotated[
         int | None, typer.Option(help="Window size in pixels.", show_default="the model's")
     ] = None,
@@ -133,50 +138,17 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Segment a scene: a land/water mask and the water's polygons."""
+    given = dict(locals())
     if quiet:
         warnings.simplefilter("ignore", GeounetWarning)
-    config = {
-        "output": output,
-        "model": model,
-        "bands": names(bands),
-        "sensor": sensor,
-        "scale": scale,
-        "offset": offset,
-        "nodata": nodata,
-        "resampling": resampling.value,
-        "window": four(window, "--window", int),
-        "bbox": four(bbox, "--bbox", float),
-        "bbox_crs": bbox_crs,
-        "geometry": geometry,
-        "cloud_mask": cloud_mask,
-        "cloud_rule": None if cloud_rule is None else cloud_rule.value,
-        "tile": tile,
-        "overlap": overlap,
-        "blend": blend.value,
-        "threshold": threshold,
-        "device": device,
-        "engine": engine.value,
-        "batch": batch,
-        "probability": probability,
-        "polygons": polygons,
-        "edges": edges.value,
-        "shoreline": shoreline,
-        "format": format.value,
-        "to_crs": to_crs,
-        "min_area": min_area,
-        "fill_holes": fill_holes,
-        "simplify": simplify,
-        "smooth": smooth,
-        "connectivity": connectivity,
-        "overwrite": overwrite,
-    }
     from geounet import pipeline  # noqa: PLC0415 - torch takes a second to load
     from geounet.staging import check_free  # noqa: PLC0415
 
+    config = told(given, pipeline.RunConfig.model_fields)
     if scheduler:
         config["device"] = "cpu"  # of the check here; the workers say what they use
     job = pipeline.prepare(scene, pipeline.RunConfig.of(**config))
-    picture = output / f"{job.scene.stem}_quicklook.png"
+    picture = output / f"{name or job.scene.stem}_quicklook.png"
     check_free(job.outputs | ({"quicklook": picture} if quicklook else {}), overwrite=overwrite)
     if dry_run or verbose:
         say(_plan_record(job), as_json=as_json and dry_run, to_stderr=not dry_run)
@@ -219,26 +191,14 @@ def info(
     geometry: PartGeometry = None,
     cloud_mask: CloudMask = None,
     cloud_rule: CloudRule = None,
+    time: Moment = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what is understood of a scene: kind, sensor, bands, grids, radiometry and why."""
+    given = dict(locals())
     from geounet.scene import open_scene  # noqa: PLC0415 - keeps --help fast
 
-    found = open_scene(
-        scene,
-        bands=names(bands),
-        sensor=sensor,
-        scale=scale,
-        offset=offset,
-        nodata=nodata,
-        resampling=resampling.value,
-        window=four(window, "--window", int),
-        bbox=four(bbox, "--bbox", float),
-        bbox_crs=bbox_crs,
-        geometry=geometry,
-        cloud_mask=cloud_mask,
-        cloud_rule=None if cloud_rule is None else cloud_rule.value,
-    )
+    found = open_scene(scene, **told(given, open_scene.__kwdefaults__ or ()))
     say(_info_record(found, as_json=as_json), as_json=as_json)
 
 

@@ -8,8 +8,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from geounet.errors import SceneError
+from geounet.errors import ConfigError, SceneError
 from geounet.products.bundle import list_bundle, open_bundle
+from geounet.products.cube import find_cube
 from geounet.products.landsat import find_landsat
 from geounet.products.planetscope import find_planetscope, planetscope_beside
 from geounet.products.raster import raster_product
@@ -34,6 +35,7 @@ def find_product(
     *,
     resampling: Resampling = "bilinear",
     wanted: Sequence[str] | None = None,
+    time: str | None = None,
 ) -> Product:
     """Look at what a path or URI is, without reading pixels.
 
@@ -43,10 +45,17 @@ def find_product(
         resampling: how bands of coarser pixels come onto the finest grid.
         wanted: common names of the bands that decide what the finest grid is; None for all that
             the kind of product is used with.
+        time: which moment of a netCDF's or Zarr's several, by how its time begins.
 
     Raises:
         SceneError: it is nothing that geounet reads; the message says what it holds.
+        ConfigError: `time` fits no moment, or several; or something has no moments to choose from.
     """
+    cube = find_cube(os.fspath(uri), time=time) if isinstance(uri, (str, os.PathLike)) else None
+    if cube is not None:
+        return cube
+    if time is not None:
+        raise ConfigError(f"--time chooses a moment of netCDF or Zarr; {uri} is neither.")
     bundle = _bundle(uri)
     if isinstance(bundle, str):
         return (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from geounet.products.cube import Cube
     from geounet.radiometry import Evidence
     from geounet.resampling import Resampling
 
@@ -42,6 +43,8 @@ class CloudLayer:
     rule: CloudRule
     read: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
     """Gives the bytes of one that is no raster (``polygons``)."""
+    cube: Cube | None = field(default=None, repr=False)
+    """In place of what GDAL opens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,12 @@ class Product:
     """One scene as it came, with everything that its files and names say."""
 
     kind: str
-    """``raster``, ``sentinel-2``, ``landsat``, ``hls``, ``bands``, …"""
+    """``raster``, ``sentinel-2``, ``landsat``, ``hls``, ``bands``, ``cube``, …"""
     uri: str
     """What the user gave, without passwords and signatures."""
     path: str = field(repr=False)
-    """The one raster that GDAL opens: a file's name, or a VRT's XML. It may hold signatures."""
+    """The one raster that GDAL opens: a file's name, or a VRT's XML. It may hold signatures.
+    Empty for a cube."""
     stem: str
     """Outputs are named after it."""
     names: tuple[str | None, ...]
@@ -78,3 +82,5 @@ class Product:
     """Stored number that means "not observed"."""
     block: tuple[int, int] | None = None
     """Height and width of what is best read at once; None for the blocks of `path`."""
+    cube: Cube | None = field(default=None, repr=False)
+    """What is read in place of `path`, of netCDF and Zarr."""

@@ -19,9 +19,10 @@ from geounet.sensors import find_sensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from geounet.products.cube import CubeReader
     from geounet.products.product import CloudRule
 
-__all__ = ["open_raster", "raster_product"]
+__all__ = ["open_product", "open_raster", "raster_product"]
 
 _CLOUD_BANDS: Mapping[str, CloudRule] = {"SCL": "scl", "QA_PIXEL": "qa_pixel", "FMASK": "fmask"}
 
@@ -41,6 +42,21 @@ def open_raster(path: str, uri: str | None = None) -> Iterator[rasterio.DatasetR
     """
     with rasterio.Env(**remote.settings(path)), _opened(path, uri or path) as source:
         yield source
+
+
+@contextmanager
+def open_product(product: Product) -> Iterator[rasterio.DatasetReader | CubeReader]:
+    """Open what a product is read from.
+
+    Raises:
+        SceneError: it cannot be opened.
+    """
+    if product.cube is not None:
+        with product.cube.open() as cube:
+            yield cube
+    else:
+        with open_raster(product.path, product.uri) as source:
+            yield source
 
 
 def _opened(path: str, uri: str) -> rasterio.DatasetReader:
