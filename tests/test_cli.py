@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import rioxarray  # noqa: F401 - registers .rio
 import torch
+import xarray as xr
+from affine import Affine
 from models import tiny_model
 from safetensors.torch import save_file
 
@@ -65,6 +68,43 @@ def test_parts_of_a_scene(call, network, scene, tmp_path):
     assert record["size"] == "60 x 20 pixels"
     assert record["part"] == "10,5,60,20 of 70 x 90 pixels"
     assert record["transform"] == [10, 0, west + 100, 0, -10, north - 50]
+
+
+def test_two_parts_in_one_folder_go_by_names(call, network, scene, tmp_path):
+    def part(*arguments):
+        where = ("--model", network, "--output", tmp_path / "out", "--window", "10,5,50,60")
+        return call("run", scene, *where, "--quiet", "--no-polygons", *arguments)
+
+    assert part()[0] == 0
+    code, _, err = part()
+    assert code == 1
+    assert "scene_mask.tif. Give --overwrite, or another --output or --name." in err
+    assert part("--name", "east", "--quicklook")[0] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "scene_mask.tif", "east_mask.tif", "east_quicklook.png"
+    }  # fmt: skip
+    code, _, err = part("--name", "a/b")
+    assert (code, "name: " in err) == (2, True)
+
+
+def test_a_time_of_a_cube(call, network, make_raster, tmp_path):
+    data = np.random.default_rng(1).integers(100, 5000, (2, 3, 20, 30)).astype(np.int16)
+    bands = {name: (("time", "y", "x"), data[:, i]) for i, name in enumerate(("B03", "B04", "B08"))}
+    places = {"y": 4_400_000 - 10.0 * np.arange(20), "x": 500_000 + 10.0 * np.arange(30)}
+    times = np.array(["2023-07-01", "2023-07-06"], "datetime64[ns]")
+    path = tmp_path / "cube.nc"
+    xr.Dataset(bands, coords={"time": times, **places}).rio.write_crs(32629).to_netcdf(path)
+    code, _, err = call("info", path)
+    assert (code, "Choose one with --time 2023-07-01." in err) == (1, True)
+    code, said, _ = call("info", path, "--time", "2023-07-06")
+    assert (code, _table(said)["acquired"]) == (0, "2023-07-06T00:00:00Z")
+    told = ("--time", "2023-07-06", "--model", network, "--output", tmp_path / "out", "--json")
+    code, said, _ = call("run", path, *told, "--scale", "0.0001", "--offset", "0")
+    assert code == 0
+    with rasterio.open(_strict_json(said)["outputs"]["mask"]) as mask:
+        assert mask.name.endswith("cube_20230706_mask.tif")
+        assert (mask.tags()["ACQUIRED"], mask.shape) == ("2023-07-06T00:00:00Z", (20, 30))
+        assert mask.transform == Affine(10, 0, 499_995, 0, -10, 4_400_005)
 
 
 def test_a_scene_with_nothing_observed_is_a_warning(call, network, make_raster, tmp_path):

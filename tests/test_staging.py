@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from geounet.errors import OutputError
-from geounet.staging import staged
+from geounet.staging import check_free, staged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,3 +58,8 @@ def test_outputs_stay_with_the_folders_made_for_them(tmp_path: Path) -> None:
         drafts["mask"].write_bytes(b"whole")
     assert mask.read_bytes() == b"whole"
     assert [path.name for path in mask.parent.iterdir()] == ["a.tif"]
+
+
+def test_a_name_that_no_disk_takes_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"name must be one that the disk takes.*--name"):
+        check_free({"mask": tmp_path / f"{'x' * 300}_mask.tif"})
