@@ -113,6 +113,8 @@ def test_labels_of_other_numbers(call, folder):
         (["--window", "33"], "window must be a multiple of 2"),
         (["--data", "nowhere"], "there is no folder nowhere"),
         (["--device", "abacus"], "device"),
+        (["--fold", "1/2"], "there are 1 for 2 folds"),
+        (["--fold", "1"], "fold.1 must be given"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_two(call, folder, arguments, message):

@@ -54,6 +54,10 @@ def test_keyword_arguments_are_relative_to_the_working_folder():
         ({"label_values": {"land": [0, 1], "water": [1]}}, "hold each value once"),
         ({"augment": {"scales": [2, 1]}}, "augment.scales: must be a least size"),
         ({"architecture": {"decoder": "unet2015", "encoder": "resnet18"}}, "has no encoder"),
+        ({"fold": [6, 5]}, "as 2/5: 6/5"),
+        ({"fold": [0, 5]}, "as 2/5: 0/5"),
+        ({"fold": [1, 1]}, "as 2/5: 1/1"),
+        ({"fold": [1, 5], "valid": ["other"]}, "not both"),
         ({"output": None}, "output"),
     ],
 )

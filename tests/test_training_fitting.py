@@ -141,6 +141,7 @@ def test_a_killed_training_goes_on_with_the_same_curve_and_model(tmp_path):
         train(config(tmp_path, **options), on_progress=kill)
     left = curve(tmp_path / "run")
     assert [row["step"] for row in left][-1] == "6"  # but the last checkpoint is of step 4
+    assert (tmp_path / "run" / "curves.png").exists()
     train(config(tmp_path, memory_mb=0, **options))  # now from the files
     assert curve(tmp_path / "run") == curve(tmp_path / "whole")
     bodies = [load_model(tmp_path / n / "model.safetensors").network.body for n in ("run", "whole")]
@@ -225,6 +226,16 @@ def test_a_folder_for_validation(tmp_path):
             config(tmp_path, valid=[tmp_path / "kept"], steps=1, output=tmp_path / "apart",
                    scale=1e-4, offset=0.0)
         )  # fmt: skip
+
+
+def test_folds_validate_on_each_site_once(tmp_path):
+    three_sites(tmp_path / "scenes")
+    judged = []
+    for number in (1, 2, 3):
+        data = gathering.gather(config(tmp_path, fold=[number, 3]))
+        judged += [name for name, *_ in data.valid]
+        assert set(data.seen) == {"a", "b", "c"} - {judged[-1]}
+    assert sorted(judged) == ["a", "b", "c"]
 
 
 def test_without_matplotlib_the_model_is_still_made(tmp_path, monkeypatch):

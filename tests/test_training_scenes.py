@@ -326,6 +326,16 @@ def test_sites_kept_back(sites, share, kept):
     assert chosen == keep_back(list(sites), share, seed=3)
 
 
+def test_folds_part_the_sites():
+    sites = [name for name in "abcdefg" for _ in range(2)]
+    folds = [keep_back(sites, 0.2, 3, (number, 3)) for number in (1, 2, 3)]
+    assert sorted(len(fold) for fold in folds) == [2, 2, 3]
+    assert frozenset.union(*folds) == set("abcdefg")
+    assert folds != [keep_back(sites, 0.2, 4, (number, 3)) for number in (1, 2, 3)]
+    with pytest.raises(ConfigError, match="there are 7 for 8 folds"):
+        keep_back(sites, 0.2, 3, (1, 8))
+
+
 def test_reflectance_needs_scale_and_offset(tmp_path):
     found = pair(tmp_path)
     radiometry = Radiometry((1e-4,) * 4, (-0.1,) * 4, "told")

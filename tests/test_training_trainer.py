@@ -9,10 +9,11 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed, nn
 
-from geounet.errors import ConfigError, ModelError, OutputError
+from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
 from geounet.model import Normalisation
 from geounet.networks import UNet
 from geounet.segmenter import Segmenter
+from geounet.training import loop
 from geounet.training.augment import Dihedral
 from geounet.training.dataset import Batch
 from geounet.training.loop import (
@@ -20,6 +21,7 @@ from geounet.training.loop import (
     Trainer,
     centre,
     checkpoint_gradients,
+    half_type,
     learning_rate,
 )
 from geounet.training.losses import SingleLabelLoss, cross_entropy
@@ -60,6 +62,10 @@ def trainer(steps=6, *, net=None, sampler=None, **options):
 def weights(learner):
     return torch.cat([v.flatten().float() for v in learner.network.state_dict().values()])
 
+
+PLAIN = {"optimiser": "sgd", "momentum": 0.0, "rate": 1.0, "schedule": "constant", "warmup": 1,
+         "clip": 1e9, "weight_decay": 0.0, "validate_every": 1}  # fmt: skip
+"""A step is the gradient."""
 
 OPTIMISERS = [("adamw", True, 0), ("adam", False, 3), ("sgd", False, 0)]
 
@@ -304,6 +310,92 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("device", "capability", "processor", "expected"),
+    [
+        ("cuda", (9, 0), False, torch.bfloat16),
+        ("cuda:1", (8, 0), True, torch.bfloat16),
+        ("cuda", (7, 5), True, torch.float16),
+        ("cpu", None, True, torch.bfloat16),
+        ("cpu", None, False, None),
+        ("mps", None, True, None),
+    ],
+)
+def test_half_precision_where_it_is_faster(monkeypatch, device, capability, processor, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
+    assert half_type(torch.device(device)) is expected
+
+
+@pytest.fixture
+def old_card(monkeypatch):
+    """A processor stands in for a card without bfloat16."""
+    monkeypatch.setattr(loop, "half_type", lambda device: torch.float16)
+
+
+def scaled(factor):
+    return SingleLabelLoss(lambda logits, labels: factor * cross_entropy(logits, labels))
+
+
+@pytest.mark.usefixtures("old_card")
+def test_gradients_too_small_for_float16_are_scaled():
+    moves = []
+    for mixed in (True, False):
+        learner = trainer(1, net=network(dropout=0), loss=scaled(1e-5), mixed=mixed,
+                          **PLAIN | {"rate": 1e5})  # fmt: skip
+        learner.run()
+        moves.append(weights(learner) - weights(trainer(net=network(dropout=0))))
+    half, full = moves
+    assert (half - full).norm() < 0.05 * full.norm()
+
+
+@pytest.mark.usefixtures("old_card")
+def test_a_step_that_overflows_in_float16_is_left_out_and_a_resumed_one_knows(tmp_path):
+    path, seen = tmp_path / "last.ckpt", []
+    settings = {**PLAIN, "rate": 1e-5, "loss": scaled(300), "mixed": True, "save_every": 4}
+    whole = trainer(12, checkpoint=path, **settings)
+    before = [p.detach().clone() for p in whole.network.parameters()]
+
+    def look(_):
+        now = whole.network.parameters()
+        seen.append(any(not torch.equal(a, b) for a, b in zip(before, now, strict=True)))
+
+    whole.run(look)
+    assert seen[0] is False
+    assert seen[-1] is True
+    again = trainer(12, **settings)
+    again.resume(path)
+    assert again._scaler.get_scale() == whole._scaler.get_scale() < 2**16
+
+
+@pytest.mark.usefixtures("old_card")
+def test_a_gradient_that_stays_no_number_in_float16_is_an_error():
+    def broken(logits, labels):
+        return cross_entropy(logits, labels) + (logits * 0).sum().abs().sqrt()
+
+    with pytest.raises(ModelError, match="gradient must stay a number"):
+        trainer(40, loss=SingleLabelLoss(broken), mixed=True, **PLAIN).run()
+
+
+def test_a_training_goes_on_on_another_kind_of_device(tmp_path):
+    """A checkpoint of a GPU: its generators are none of this processor's."""
+    path = tmp_path / "last.ckpt"
+    first = trainer(4, augment=Dihedral())
+    first.run()
+    first.save(path)
+    state = torch.load(path, weights_only=True)
+    windows, _, (host, _) = state["generators"][0]
+    card = torch.zeros(16, dtype=torch.uint8)
+    state |= {"device": "cuda", "generators": [(windows, card, (host, [card]))]}
+    torch.save(state, path)
+    second = trainer(6, augment=Dihedral())
+    with pytest.warns(GeounetWarning, match="was on cuda and goes on on cpu"):
+        second.resume(path)
+    assert second.step == 4
+    assert torch.equal(weights(second), weights(first))
+    second.run()
+
+
 def test_labels_under_the_output_of_an_unpadded_network():
     labels = torch.arange(36).view(1, 6, 6)
     assert centre(labels, torch.zeros(1, 2, 2, 4)).tolist() == [
@@ -380,3 +472,31 @@ def test_two_processes_train_one_network(tmp_path):
     assert torch.equal(a, b)
     curves = [torch.load(tmp_path / f"curve{rank}") for rank in range(2)]
     assert curves[0] != curves[1]  # each on batches of its own
+
+
+def alike(rank, folder):
+    """Rank r scores r, learns from the batches of seed 1000 r, and takes one step."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    learner = trainer(1, **PLAIN, validate=lambda net: float(distributed.get_rank()))
+    learner.run()
+    assert learner.best == 0.0  # that of the first, whose network is kept
+    torch.save(weights(learner), folder / f"weights{rank}")
+    distributed.destroy_process_group()
+
+
+def test_gradients_of_processes_are_averaged(tmp_path):
+    mp.spawn(alike, (tmp_path,), nprocs=2)
+    moves = []
+    for seed in (0, 1000):
+        alone = trainer(1, **PLAIN, seed=seed)
+        alone.run()
+        moves.append(weights(alone) - weights(trainer()))
+    moved = torch.load(tmp_path / "weights0") - weights(trainer())
+    learned = torch.cat([torch.full((v.numel(),), "running" not in k and "num_" not in k)
+                         for k, v in network().state_dict().items()])  # fmt: skip
+    mean = torch.stack(moves).mean(0)
+    torch.testing.assert_close(moved[learned], mean[learned], atol=1e-6, rtol=1e-4)
+    assert (moves[0] - moves[1])[learned].abs().max() > 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from geounet.cli.options import (
     names,
 )
 from geounet.cli.show import console, print_json, print_table, progress_bar, say
-from geounet.errors import OutputError
+from geounet.errors import GeounetWarning, OutputError
 
 if TYPE_CHECKING:
     from geounet.evaluate import Evaluation
@@ -46,6 +47,10 @@ def train(
     valid: Annotated[
         list[Path] | None,
         typer.Option(help="The same for validation.", show_default="a fifth of the sites"),
+    ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(help="Keep back the sites of one fold for validation: 2/5.", metavar="N/OF"),
     ] = None,
     bands: Annotated[
         str | None,
@@ -90,6 +95,7 @@ def train(
         "data": data,
         "output": output,
         "valid": valid,
+        "fold": fold and fold.split("/"),
         "bands": names(bands),
         "scale": scale,
         "offset": offset,
@@ -116,10 +122,12 @@ def train(
         plan = settings.read_config(config, **told)
     from geounet.training import fitting  # noqa: PLC0415 - torch takes a second to load
 
-    with progress_bar(hidden=quiet or as_json, unit="steps") as bar:
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    if not first:  # what it would say, the first says too
+        warnings.simplefilter("ignore", GeounetWarning)
+    with progress_bar(hidden=quiet or as_json or not first, unit="steps") as bar:
         quietly = bar is None and (quiet or as_json)
         result = fitting.train(plan, on_progress=None if quietly else bar or _log)
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     if first and (not quiet or as_json):
         say(result.as_dict() if as_json else _training_record(result), as_json=as_json)
 

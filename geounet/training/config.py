@@ -131,6 +131,9 @@ class TrainConfig(_Frozen):
     """Folders of scenes to validate on; none keeps back a share of the sites in `data`."""
     valid_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the sites kept back; 0 for no validation."""
+    fold: tuple[int, int] | None = None
+    """Number, from 1, and count of folds: sites are dealt out to so many, and those of this one are
+    kept back, instead of a `valid_share`. Each site is in one fold, whatever the fold's number."""
     site_pattern: str = ""
     """Regular expression whose first group, found in a scene's name, names its site; without one,
     scenes within 1 km of each other are one site."""
@@ -185,7 +188,7 @@ class TrainConfig(_Frozen):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     mixed: bool = True
-    """Compute in bfloat16 where that is safe."""
+    """Compute in half precision where the device is the faster for it."""
     memory_mb: int = Field(default=2048, ge=0)
     """Scenes are held in memory up to this many megabytes; the rest is read window by window."""
 
@@ -203,6 +206,8 @@ class TrainConfig(_Frozen):
             raise ValueError(f"classes must be land, water and perhaps obscured: {self.classes}")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
+        if self.fold is not None:
+            self._check_fold(*self.fold)
         if self.optional_bands and not self.bands:
             raise ValueError("optional_bands go with bands: name those that every scene has too")
         names = [common_name(name) for name in (*self.bands, *self.optional_bands)]
@@ -213,6 +218,14 @@ class TrainConfig(_Frozen):
         if len(set(values)) < len(values):
             raise ValueError(f"label_values and ignore_values may hold each value once: {values}")
         return self
+
+    def _check_fold(self, number: int, count: int) -> None:
+        if not 1 <= number <= count or count < 2:
+            raise ValueError(
+                f"a fold is its number and how many there are, as 2/5: {number}/{count}"
+            )
+        if self.valid:
+            raise ValueError("give a fold or folders to validate on (valid), not both")
 
     @classmethod
     def of(cls, **options: Any) -> TrainConfig:

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -163,7 +163,7 @@ def _train(
         augment=_augmentation(config, data.spec),
         device=device,
         checkpoint=config.output / "last.ckpt",
-        validate=judge if data.valid else None,
+        validate=partial(_judged, judge, diary) if data.valid else None,
         on_best=lambda best: save_model(_model_path(config), data.spec, best),
         ahead=2 if device.type == "cuda" else 0,
     )
@@ -180,6 +180,15 @@ def _train(
 
     trainer.run(report)
     return _finish(config, data, trainer, judge, diary)
+
+
+def _judged(judge: Judge, diary: Diary, network: Segmenter) -> float:
+    """The network's score; the picture of the curves goes on meanwhile."""
+    score = judge(network)
+    if rank() == 0:
+        with suppress(ConfigError):  # without matplotlib; it is said when all is done
+            draw_curves(diary.rows, diary.path.with_name("curves.png"))
+    return score
 
 
 def _progress(at: Progress, trainer: Trainer, diary: Diary, data: Data) -> TrainProgress:
@@ -202,7 +211,10 @@ def _joined_processes(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        distributed.init_process_group("nccl", device_id=device)
+    else:
+        distributed.init_process_group("gloo")
     try:
         yield device
         distributed.barrier()

@@ -98,7 +98,9 @@ def _split(
 ) -> list[_Part]:
     """Keep whole sites back; of a single site the last rows of its scenes."""
     whole = [Window(0, 0, *p.scene.grid.shape) for p in pairs]
-    kept = frozenset() if valid else keep_back(sites, config.valid_share, config.seed)
+    kept = frozenset[str]()
+    if not valid:
+        kept = keep_back(sites, config.valid_share, config.seed, config.fold)
     parts = [
         _Part(pair, site, area, site in kept)
         for pair, site, area in zip(pairs, sites, whole, strict=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from geounet.errors import OutputError
 from geounet.labels import UNKNOWN
 from geounet.training.figures import Sample
-from geounet.training.loop import Progress, rank
+from geounet.training.loop import Progress, half_type, rank
 from geounet.training.losses import class_labels
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Judge:
         self, data: Data, loss: Loss, config: TrainConfig, device: torch.device, diary: Diary
     ) -> None:
         self.loss, self._data, self._device, self._diary = loss, data, device, diary
-        self._batch, self._mixed, self._window = config.batch, config.mixed, config.window
+        self._batch, self._window = config.batch, config.window
+        self._half = half_type(device) if config.mixed else None
         places = [
             (i, row, col)
             for i, (_, source, _) in enumerate(data.valid)
@@ -81,7 +82,7 @@ class Judge:
             present = torch.tensor([self._data.valid[i][2] for i, *_ in chosen])
             gain = present.float().to(self._device)
             seen = (pixels != 0).any(1, keepdim=True)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
+            with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
                 logits = network(pixels, gain, torch.zeros_like(gain), seen)
             yield pixels[..., inner, inner], allowed, logits.float()
 

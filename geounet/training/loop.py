@@ -5,6 +5,7 @@ import pickle
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from geounet.errors import ConfigError, ModelError, OutputError
+from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
 from geounet.segmenter import Segmenter
 from geounet.training.augment import Augmentation
 from geounet.training.dataset import Batch
@@ -66,7 +67,8 @@ class LoopConfig:
     """Batches whose gradients make one step."""
     seed: int = 0
     mixed: bool = True
-    """bfloat16 where that is safe; weights and their average stay float32."""
+    """Half precision where the device is the faster for it (`half_type`); weights and their average
+    stay float32."""
     report_every: int = 50
     save_every: int = 500
     validate_every: int = 500
@@ -136,6 +138,8 @@ class Trainer:
         seed = config.seed + 1000 * rank()
         self._windows = torch.Generator().manual_seed(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed + 1)
+        self._half = half_type(self.device) if config.mixed else None
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._half is torch.float16)
         self._checkpoint, self._validate, self._on_best = checkpoint, validate, on_best
         self._ahead, self._drawn = ahead, self._windows.get_state()
         """Batches to draw ahead, and the generator's state after the last batch that was used."""
@@ -182,7 +186,7 @@ class Trainer:
         if not self._validate:
             return
         with self._averaged_for_now() as network:
-            score = _agree(self._validate(network), self.device)
+            score = _of_first(self._validate(network), self.device)
             if score > self.best:
                 self.best, self._stale = score, 0
                 if self._on_best and rank() == 0:
@@ -211,13 +215,16 @@ class Trainer:
         Raises:
             OutputError: it cannot be written.
         """
-        generators = _gather((self._drawn, self._noise.get_state(), _random_state()))
+        random = _random_state(self.device)
+        generators = _gather((self._drawn, self._noise.get_state(), random))
         state = {
             "format": _FORMAT,
             "config": asdict(self.config),
             "network": self.network.state_dict(),
             "average": self._shadow,
             "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "device": self.device.type,
             "generators": generators,
             "judged": (self.best, self._stale, self._drops),
             "step": self.step,
@@ -232,23 +239,40 @@ class Trainer:
         Raises:
             ModelError: it is no checkpoint, of another network, optimiser or number of processes.
         """
-        state = _read_whole(path, self.device)
+        state = _read_whole(path)
         try:
             self.network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
-            windows, noise, random = state["generators"][rank()]
-            self._drawn = windows.cpu()
-            self._noise.set_state(noise.cpu())
-            _set_random_state(random)
+            windows, *drawn = state["generators"][rank()]
+            self._drawn = windows
+            self._resume_drawing(state, *drawn)
         except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise ModelError(
                 f"a checkpoint must come from the same network, optimiser and number of "
                 f"processes, but {path} does not fit ({str(error).splitlines()[0]}); start anew "
                 f"or give the settings it was trained with"
             ) from error
-        self._shadow = state["average"]
+        self._shadow = {k: v.to(self.device) for k, v in state["average"].items()}
         self.step, self._seconds = state["step"], state["seconds"]
         self.best, self._stale, self._drops = state["judged"]
+
+    def _resume_drawing(
+        self, state: dict[str, Any], noise: Tensor, random: tuple[Tensor, list[Tensor]]
+    ) -> None:
+        """Go on with the generators that live on the device; kinds of devices differ in theirs."""
+        if state.get("device", self.device.type) != self.device.type:
+            self._noise.manual_seed(self.config.seed + 1000 * rank() + 1 + state["step"])
+            warnings.warn(
+                f"the training was on {state['device']} and goes on on {self.device.type}: the "
+                f"same windows follow, but other random changes of them, so another curve.",
+                GeounetWarning,
+                stacklevel=3,
+            )
+            return
+        self._noise.set_state(noise)
+        _set_random_state(random, self.device)
+        if state.get("scaler") and self._scaler.is_enabled():
+            self._scaler.load_state_dict(state["scaler"])
 
     def _learn(self, rate: float) -> float:
         """One step; its loss."""
@@ -259,9 +283,12 @@ class Trainer:
         losses = [self._add_gradient(batch) for batch in batches]
         self._check([float(loss) for loss in losses], batches, "loss")
         _share_gradients(self.network)
+        self._scaler.unscale_(self._optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self._check([float(norm)], batches, "gradient")
-        self._optimiser.step()
+        if self._scaler.get_scale() <= 1:  # a larger one may overflow; its step is left out
+            self._check([float(norm)], batches, "gradient")
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
         self._follow()
         return float(torch.stack(losses).mean())
 
@@ -273,11 +300,11 @@ class Trainer:
         return batch
 
     def _add_gradient(self, batch: Batch) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed):
+        with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
             gain = batch.present.float()
             logits = self.network(batch.pixels, gain, torch.zeros_like(gain), batch.observed)
         loss = self._loss(logits.float(), centre(batch.allowed, logits))
-        (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     @torch.no_grad()
@@ -397,6 +424,20 @@ def centre(labels: Tensor, logits: Tensor) -> Tensor:
     return labels[..., top : top + h, left : left + w]
 
 
+def half_type(device: torch.device) -> torch.dtype | None:
+    """The half precision that a device computes faster in than in float32; None where it has none.
+
+    bfloat16 needs an Nvidia card of 2020 or later (Ampere), or a processor with instructions for
+    it: one without takes twice (AVX-512) to eight times (AVX2) as long in it, as measured. Older
+    cards have float16, whose gradients have to be scaled.
+    """
+    if device.type == "cuda":
+        modern = torch.cuda.get_device_capability(device)[0] >= 8
+        return torch.bfloat16 if modern else torch.float16
+    able = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if device.type == "cpu" and able() else None
+
+
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     return Batch(
@@ -478,9 +519,9 @@ def _write_whole(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def _read_whole(path: Path, device: torch.device) -> dict[str, Any]:
+def _read_whole(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
             f"a checkpoint must be a whole file: {path}: {str(error).splitlines()[0]}; "
@@ -495,14 +536,16 @@ def _read_whole(path: Path, device: torch.device) -> dict[str, Any]:
     return dict(state)
 
 
-def _random_state() -> tuple[Tensor, list[Tensor]]:
+def _random_state(device: torch.device) -> tuple[Tensor, list[Tensor]]:
     """State of torch's own generators, which dropout draws from."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all()
+    card = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return torch.get_rng_state(), card
 
 
-def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0].cpu())
-    torch.cuda.set_rng_state_all([s.cpu() for s in state[1]])
+def _set_random_state(state: tuple[Tensor, list[Tensor]], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    for card in state[1]:
+        torch.cuda.set_rng_state(card, device)
 
 
 def _gather(value: Any) -> list[Any]:
@@ -542,6 +585,15 @@ def _agree(value: float, device: torch.device) -> float:
         return value
     shared = torch.tensor([value], dtype=torch.float32, device=device)
     distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return float(shared)
+
+
+def _of_first(value: float, device: torch.device) -> float:
+    """The first process's value: it is its network that is kept."""
+    if not distributed.is_initialized():
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    distributed.broadcast(shared, 0)
     return float(shared)
 
 

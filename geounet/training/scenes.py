@@ -245,16 +245,29 @@ def _footprint(grid: Grid) -> Any:
     return shapely.box(west - across, south - up, east + across, north + up)
 
 
-def keep_back(sites: Sequence[str], share: float, seed: int) -> frozenset[str]:
+def keep_back(
+    sites: Sequence[str], share: float, seed: int, fold: tuple[int, int] | None = None
+) -> frozenset[str]:
     """Choose the sites to validate on: at least one, and never all.
 
     Args:
         sites: the site of each scene.
         share: how many of them, 0 to 1; 0 for none.
         seed: chooses which.
+        fold: number from 1 and count of folds, instead of a share.
+
+    Raises:
+        ConfigError: there are more folds than sites.
     """
     names = sorted(set(sites))
+    random.Random(seed).shuffle(names)  # noqa: S311 - a split, no secret
+    if fold is not None:
+        number, count = fold
+        if count > len(names):
+            raise ConfigError(
+                f"folds are made of whole sites; there are {len(names)} for {count} folds."
+            )
+        return frozenset(names[number - 1 :: count])
     if share == 0 or len(names) < 2:
         return frozenset()
-    random.Random(seed).shuffle(names)  # noqa: S311 - a split, no secret
     return frozenset(names[: min(max(round(share * len(names)), 1), len(names) - 1)])
