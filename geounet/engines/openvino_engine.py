@@ -1,4 +1,4 @@
-"""The engine that runs a model in OpenVINO on the CPU. The only importer of openvino.
+"""The engine that runs a model in OpenVINO on the CPU.
 
     dn, observed ─ take ─ reflectance ─ ln ─ normalise ─ [ the network ] ─ softmax ─ probabilities
     as stored     └────────────── geounet's, the same for every network ──────────┘
@@ -22,6 +22,7 @@ from openvino import opset13 as ops
 
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
+from geounet.engines.rewriting import lighten
 from geounet.engines.threads import usual_threads
 from geounet.errors import ModelError
 
@@ -57,8 +58,9 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
     """
     import torch  # noqa: PLC0415 - only where there is no file
 
-    shape = (1, len(model.spec.bands), height, width)
-    side = model.spec.tile + 2 * model.spec.margin
+    spec = model.spec
+    shape = (1, len(spec.bands), height, width)
+    side = spec.tile + 2 * spec.margin
     example = torch.zeros([side if n < 0 else n for n in shape])
     body = deepcopy(model.network.body).cpu().to(memory_format=torch.contiguous_format).eval()
     level = logging.root.level
@@ -70,11 +72,13 @@ def convert_network(model: Model, height: int = -1, width: int = -1) -> ov.Model
     except Exception as error:  # its many own types share no other parent
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"OpenVINO cannot convert the network of {model.spec.name} "
-            f"({model.spec.architecture.decoder}): {reason}. Use --engine torch."
+            f"OpenVINO cannot convert the network of {spec.name} "
+            f"({spec.architecture.decoder}): {reason}. Use --engine torch."
         ) from error
     finally:
         logging.root.setLevel(level)  # the converter raises it for the whole process
+    if spec.tile_multiple % 2 == spec.tile_remainder % 2 == 0:
+        lighten(made, [side, side + spec.tile_multiple])
     return made
 
 
