@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from geounet.outlines import Outlines, Shaping, vectorize
     from geounet.pipeline import RunConfig, RunResult, predict_mask, run
     from geounet.scene import Grid, Scene, open_scene
-    from geounet.vectors import polygonize, write_polygons, write_shorelines
+    from geounet.vector_files import write_polygons, write_shorelines
+    from geounet.vectors import polygonize
 
 __version__ = "0.1.0"
 
@@ -96,8 +97,8 @@ _HOMES = {
     "segment": "arrays",
     "transects": "crossings",
     "vectorize": "outlines",
-    "write_polygons": "vectors",
-    "write_shorelines": "vectors",
+    "write_polygons": "vector_files",
+    "write_shorelines": "vector_files",
 }
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-import geopandas as gpd
 import numpy as np
 import pyproj
 import rasterio
@@ -30,15 +30,26 @@ from rasterio.windows import Window
 
 import geounet
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE, RasterWriter, mask_writer
+from geounet.mask import (
+    CLASSES,
+    NOT_OBSERVED,
+    PROBABILITY_SCALE,
+    RasterWriter,
+    mask_writer,
+    probability_writer,
+)
+from geounet.outlines import LAYERS, Outliner, Shaping, acquisition_time, check_crs
 from geounet.scene import Grid
 from geounet.staging import check_free, staged
-from geounet.vectors import Polygonizer, pyproj_crs, write_polygons
+from geounet.timing import Progress
+from geounet.vector_files import save
+from geounet.vectors import Polygonizer, pyproj_crs, stretches
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import geopandas as gpd
     from numpy.typing import NDArray
 
 __all__ = [
@@ -366,6 +377,7 @@ def change(
     format: Format = "gpkg",  # noqa: A002
     min_area: float = 0.0,
     overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> ChangeResult:
     """Compare two masks: where water was gained, where lost, where nobody knows.
 
@@ -381,6 +393,7 @@ def change(
         min_area: polygons smaller than this many square metres are left out of the polygons'
             file; the raster and the areas know nothing of it.
         overwrite: whether to replace outputs that exist.
+        on_progress: called as rows are done.
 
     Raises:
         SceneError: a file is no mask, the two do not overlap, or their grids differ and one has
@@ -406,6 +419,8 @@ def change(
                 tally.add(codes)
                 for tracer in tracers.values():
                     tracer.add(codes)
+                if on_progress:
+                    on_progress(Progress(rows[1], grid.height))
         polygons = _write_changes(tracers, grid, drafts["polygons"], min_area)
     return ChangeResult(
         outputs, tally.area_km2, tally.pixels, polygons, aligned=placed.offset != (0, 0)
@@ -496,13 +511,19 @@ def _write_changes(
     tracers: dict[int, Polygonizer], grid: Grid, path: Path, min_area: float
 ) -> dict[str, int]:
     """Write the polygons of all classes, what changed first; how many there are of each."""
-    frames = []
-    for code in (3, 4, 1, 0, 255):
-        frame = tracers.pop(code).finish().to_frame(grid.transform, grid.crs, min_area=min_area)
-        frames.append(frame.assign(**{"class": CHANGES[code]}))
-    columns = {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
-    write_polygons(gpd.GeoDataFrame(columns, crs=frames[0].crs), path)
-    return {name: int((columns["class"] == name).sum()) for name in CHANGES.values()}
+    counts = dict.fromkeys(CHANGES.values(), 0)
+
+    def tables() -> Iterator[gpd.GeoDataFrame]:
+        for code in (3, 4, 1, 0, 255):
+            found, name = tracers.pop(code).finish(), CHANGES[code]
+            for some in stretches(len(found)):
+                part = found.part(some)
+                frame = part.to_frame(grid.transform, grid.crs, min_area=min_area)
+                counts[name] += len(frame)
+                yield frame.assign(**{"class": name})
+
+    save(tables(), path, "polygons")
+    return counts
 
 
 # -- one mosaic of many ----------------------------------------------------------------------------
@@ -513,7 +534,7 @@ class MosaicResult:
     """What merging masks made."""
 
     outputs: dict[str, Path]
-    """Files by kind: ``mask``, ``polygons``."""
+    """Files by kind: ``mask``, ``polygons``, and ``probability``, ``shoreline`` if asked for."""
     area_km2: dict[str, float]
     """True area of each class in square kilometres."""
     pixels: dict[str, int]
@@ -544,15 +565,21 @@ def mosaic(
     *,
     output: str | os.PathLike[str] = "mosaic.tif",
     crs: str | None = None,
+    probability: bool = False,
+    shaping: Shaping | None = None,
+    shoreline: bool = False,
+    to_crs: str | None = None,
     format: Format = "gpkg",  # noqa: A002
-    min_area: float = 0.0,
     overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> MosaicResult:
     """Merge masks of one date into one, and trace its water once, whatever tiles it spans.
 
     For each pixel the mask that observed most wins: land or water before obscured before not
     observed. Of several that saw it the surest wins, by the distance of its water probability from
     0.5, if ``NAME_probability.tif`` lies beside every ``NAME_mask.tif``; then the one given first.
+    From these probabilities polygons then have their statistics, and contours their place: each
+    pixel keeps that of the mask that won it.
 
     The mosaic lies on the pixels of the first mask, extended; in another `crs` on square pixels of
     about the first one's size. Masks in another CRS or on other pixels take the nearest pixel.
@@ -561,13 +588,18 @@ def mosaic(
         masks: 0 land, 1 water, 2 obscured, 255 not observed; of any zones and sizes.
         output: the mosaic, a COG; its water polygons are written beside it as NAME_water.gpkg.
         crs: of the mosaic, as rasterio understands it; None takes the first mask's.
-        format: of the polygons: gpkg, parquet, fgb or geojson.
-        min_area: polygons smaller than this many square metres are left out.
+        probability: whether to write the mosaic's probability too, as NAME_probability.tif.
+        shaping: what polygons look like.
+        shoreline: whether to write shorelines too, as NAME_shoreline.gpkg.
+        to_crs: of the polygons and shorelines; None takes the mosaic's.
+        format: of the polygons and shorelines: gpkg, parquet, fgb or geojson.
         overwrite: whether to replace outputs that exist.
+        on_progress: called as rows are done.
 
     Raises:
         SceneError: a file is no mask, or has no CRS and another grid than the first.
-        ConfigError: there are no masks; a parameter breaks its rule; the CRS tears a mask apart.
+        ConfigError: there are no masks; a parameter breaks its rule; the CRS tears a mask apart;
+            a probability or contours are asked for and not every mask has one beside it.
         OutputError: an output exists, or cannot be written.
 
     Warns:
@@ -575,38 +607,98 @@ def mosaic(
     """
     if not masks:
         raise ConfigError("a mosaic is made of one mask or more; got none.")
+    shaping = shaping or Shaping()
     grids = [_mask_grid(path) for path in masks]
     grid = _mosaic_grid(masks, grids, crs)
-    _check_polygons(grid, format, min_area)
-    path = Path(output)
-    water = path.with_name(f"{path.stem.removesuffix('_mask')}_water.{format}")
-    outputs = {"mask": path, "polygons": water}
+    _check_polygons(grid, format, shaping.min_area)
+    check_crs(to_crs, grid.crs)
+    outputs = _mosaic_outputs(Path(output), format, probability=probability, shoreline=shoreline)
     check_free(outputs, overwrite=overwrite)
-    layers = _layers(masks, grids, grid)
-    tally, tracer = _Tally(grid, CLASSES), Polygonizer(grid.width)
+    layers = _layers(masks, grids, grid, needed=probability or shaping.edges == "contour")
+    sure = layers[0].probability is not None
+    tags = _mosaic_tags(masks)
+    outliner = Outliner(grid.width, shaping, shoreline=shoreline, probability=sure)
     with staged(outputs) as drafts, rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-        with mask_writer(drafts["mask"], grid, _mosaic_tags(masks)) as writer:
-            for rows in _strips(grid):
-                codes = _merge(layers, grid.width, rows)
-                writer.write(codes)
-                tally.add(codes)
-                tracer.add(codes)
-        frame = tracer.finish().to_frame(grid.transform, grid.crs, min_area=min_area)
-        write_polygons(frame, drafts["polygons"])
+        tally = _write_mosaic(
+            layers, grid, drafts, tags=tags, outliner=outliner, on_progress=on_progress
+        )
+        extra = {"source": outputs["mask"].name, **_lower(tags, "ACQUIRED")}
+        tables = outliner.tables(grid.transform, grid.crs, to_crs=to_crs, extra=extra)
+        counts = {kind: save(parts, drafts[kind], LAYERS[kind]) for kind, parts in tables.items()}
     return MosaicResult(
         outputs=outputs,
         area_km2=tally.area_km2,
         pixels=tally.pixels,
-        polygons=len(frame),
+        polygons=counts["polygons"],
         crs=grid.crs.to_string() if grid.crs else None,
         size=(grid.width, grid.height),
-        by_confidence=layers[0].probability is not None,
+        by_confidence=sure,
     )
+
+
+def _mosaic_outputs(
+    mask: Path, suffix: str, *, probability: bool, shoreline: bool
+) -> dict[str, Path]:
+    """Files of a mosaic by kind."""
+    stem = mask.stem.removesuffix("_mask")
+    outputs = {"mask": mask, "polygons": mask.with_name(f"{stem}_water.{suffix}")}
+    if shoreline:
+        outputs["shoreline"] = mask.with_name(f"{stem}_shoreline.{suffix}")
+    if probability:
+        outputs["probability"] = mask.with_name(f"{stem}_probability.tif")
+    return outputs
+
+
+def _write_mosaic(
+    layers: Sequence[_Layer],
+    grid: Grid,
+    paths: Mapping[str, Path],
+    *,
+    tags: Mapping[str, str],
+    outliner: Outliner,
+    on_progress: Callable[[Progress], None] | None,
+) -> _Tally:
+    """Merge and write all rows, and trace their outlines."""
+    tally = _Tally(grid, CLASSES)
+    with ExitStack() as stack:
+        mask = stack.enter_context(mask_writer(paths["mask"], grid, tags))
+        chance = (
+            stack.enter_context(probability_writer(paths["probability"], grid, tags))
+            if "probability" in paths
+            else None
+        )
+        for rows in _strips(grid):
+            codes, level = _merge(layers, grid.width, rows)
+            mask.write(codes)
+            if chance and level is not None:
+                chance.write(level)
+            tally.add(codes)
+            outliner.add(codes, level)
+            if on_progress:
+                on_progress(Progress(rows[1], grid.height))
+    return tally
+
+
+def _lower(tags: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name.lower(): tags[name] for name in names if name in tags}
 
 
 def _mosaic_tags(masks: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
     names = ", ".join(Path(path).name for path in masks)
-    return {"GEOUNET_VERSION": geounet.__version__, "SOURCES": names}
+    when = _common_time([acquisition_time(path) or "" for path in masks])
+    return {
+        "GEOUNET_VERSION": geounet.__version__,
+        "SOURCES": names,
+        **({"ACQUIRED": when} if when else {}),
+    }
+
+
+def _common_time(times: Sequence[str]) -> str:
+    """The time that all masks share, or their day; empty if they do not, or one has none."""
+    for known in (set(times), {time[:10] for time in times}):
+        if len(known) == 1:
+            return known.pop()
+    return ""
 
 
 def _mosaic_grid(
@@ -664,12 +756,17 @@ def _check_whole(
 
 
 def _layers(
-    paths: Sequence[str | os.PathLike[str]], grids: Sequence[Grid], grid: Grid
+    paths: Sequence[str | os.PathLike[str]], grids: Sequence[Grid], grid: Grid, *, needed: bool
 ) -> list[_Layer]:
     """The masks on the mosaic's grid, with their probabilities if all of them have one."""
     beside = [_probability_beside(Path(path)) for path in paths]
-    if any(beside) and not all(beside):
-        bare = [str(path) for path, found in zip(paths, beside, strict=True) if not found]
+    bare = [str(path) for path, found in zip(paths, beside, strict=True) if not found]
+    if bare and needed:
+        raise ConfigError(
+            f"a mosaic's probability and contours take NAME_probability.tif beside every "
+            f"NAME_mask.tif; there is none beside {', '.join(bare)}. Run with --probability."
+        )
+    if bare and any(beside):
         warnings.warn(
             f"no probability lies beside {', '.join(bare)}: where masks overlap, the one given "
             f"first wins.",
@@ -702,23 +799,29 @@ def _place_probability(path: Path, own: Grid, grid: Grid) -> _Placed:
     return _place(path, own, grid)
 
 
-def _merge(layers: Sequence[_Layer], width: int, rows: tuple[int, int]) -> Bytes:
-    """Codes of rows of the mosaic."""
+def _merge(
+    layers: Sequence[_Layer], width: int, rows: tuple[int, int]
+) -> tuple[Bytes, Bytes | None]:
+    """Codes of rows of the mosaic, and their probabilities where the masks have them."""
     codes = np.full((rows[1] - rows[0], width), NOT_OBSERVED, np.uint8)
+    level = codes.copy() if layers[0].probability else None
     best = np.zeros(codes.shape, np.int16)
     for layer in layers:
         if layer.mask.rows[1] <= rows[0] or layer.mask.rows[0] >= rows[1]:
             continue
         own = layer.mask.read(rows)
         check_codes(own, layer.mask.path)
-        merit = _MERIT[own]
+        merit, chance = _MERIT[own], None
         if layer.probability:
-            merit += _CONFIDENCE[layer.probability.read(rows)] * (own <= 1)
+            chance = layer.probability.read(rows)
+            merit += _CONFIDENCE[chance] * (own <= 1)
         part = slice(*layer.mask.cols)
         better = merit > best[:, part]
         codes[:, part][better] = own[better]
         best[:, part][better] = merit[better]
-    return codes
+        if level is not None and chance is not None:
+            level[:, part][better] = chance[better]
+    return codes, level
 
 
 _MERIT = np.zeros(256, np.int16)

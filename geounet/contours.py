@@ -23,7 +23,7 @@ neither cross nor touch: geometries are valid by construction (OGC 06-103r4, 6.1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -33,7 +33,15 @@ from numpy.typing import NDArray
 
 from geounet.errors import ConfigError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
-from geounet.vectors import cycles, ground_lengths, kept_offsets, place, ring_index
+from geounet.vectors import (
+    cycles,
+    ground_lengths,
+    kept_offsets,
+    place,
+    ragged_polygons,
+    ring_index,
+    signed_areas,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -383,7 +391,7 @@ def _assemble(segments: _Segments, shape: tuple[int, int]) -> ContourPolygons:
     ring[walk] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(walk)))
     line = _expand(segments, following, walk, ring, shape[1] + 2)
     line = line.select(_corners(line, len(starts)))
-    is_shell = _signed_areas(line, len(starts)) > 0
+    is_shell = signed_areas(line.xy, _offsets(line.ring, len(starts))) > 0
     level = np.flatnonzero(segments.start % 2 == 0)  # names between pixels of a row
     body = _bodies(ring[level], is_shell)
     order = np.lexsort((~is_shell, body))
@@ -397,7 +405,7 @@ def _assemble(segments: _Segments, shape: tuple[int, int]) -> ContourPolygons:
         vertices=line.xy,
         shore=line.shore,
         steep=line.steep,
-        ring_offsets=np.concatenate([[0], np.cumsum(np.bincount(rank[line.ring]))]),
+        ring_offsets=_offsets(rank[line.ring], len(order)),
         polygon_offsets=np.append(shells, len(order)),
         touches_edge=edge,
         touches_unobserved=unobserved,
@@ -437,7 +445,7 @@ def _position(segments: _Segments, width: int) -> Floats:
 
 def _corners(line: _Line, rings: int) -> Bools:
     """Which vertices matter: not those on a straight run along a row or column of pixel edges."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(line.ring, minlength=rings))])
+    offsets = _offsets(line.ring, rings)
     before, after = ring_index(offsets, -1), ring_index(offsets, 1)
     straight = (line.xy[before] == line.xy) & (line.xy == line.xy[after])
     alike = (line.shore[before] == line.shore) & (~line.shore | (line.steep[before] == line.steep))
@@ -445,14 +453,9 @@ def _corners(line: _Line, rings: int) -> Bools:
     return keep
 
 
-def _signed_areas(line: _Line, rings: int) -> Floats:
-    """Area of each ring in pixels, positive round a shell."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(line.ring, minlength=rings))])
-    local = line.xy - line.xy[offsets[:-1]][line.ring]
-    ahead = local[ring_index(offsets, 1)]
-    cross = local[:, 0] * ahead[:, 1] - local[:, 1] * ahead[:, 0]
-    areas: Floats = np.bincount(line.ring, weights=cross, minlength=rings) / 2
-    return areas
+def _offsets(ring: Ints, rings: int) -> Ints:
+    """Where each ring begins among vertices that are sorted by their ring."""
+    return np.concatenate([[0], np.cumsum(np.bincount(ring, minlength=rings))])
 
 
 def _bodies(ring: Ints, is_shell: Bools) -> Ints:
@@ -522,20 +525,12 @@ class ContourPolygons:
 
     def geometries(self, transform: Affine = Affine.identity()) -> NDArray[np.object_]:  # noqa: B008
         """Shapely polygons, valid, shells counter-clockwise, in the transform's coordinates."""
-        start, end = self.ring_offsets[:-1], self.ring_offsets[1:]
-        lengths = end - start + 1
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        index = np.arange(offsets[-1]) - np.repeat(np.arange(len(lengths)), lengths)
-        if transform.determinant < 0:
-            index = np.repeat(start + end, lengths) - index
-            index[offsets[:-1]] = start
-        else:
-            index[offsets[1:] - 1] = start
-        world = np.stack(place(transform, *self.vertices[index].T), axis=1)
-        polygons: NDArray[np.object_] = shapely.from_ragged_array(
-            shapely.GeometryType.POLYGON, world, [offsets, self.polygon_offsets]
-        )
-        return polygons
+        return ragged_polygons(self.vertices, [self.ring_offsets, self.polygon_offsets], transform)
+
+    def areas(self) -> Floats:
+        """Area of each polygon in pixels."""
+        per_ring = signed_areas(self.vertices, self.ring_offsets)
+        return np.add.reduceat(per_ring, self.polygon_offsets[:-1])
 
     def select(self, keep: Bools) -> ContourPolygons:
         """The polygons where `keep` (bool[polygons]) is True."""
@@ -543,8 +538,8 @@ class ContourPolygons:
         vertex = np.repeat(ring, np.diff(self.ring_offsets))
         number = np.cumsum(keep) - 1
         run = keep[self._run_polygon]
-        return ContourPolygons(
-            shape=self.shape,
+        return replace(
+            self,
             vertices=self.vertices[vertex],
             shore=self.shore[vertex],
             steep=self.steep[vertex],
@@ -554,6 +549,24 @@ class ContourPolygons:
             touches_unobserved=self.touches_unobserved[keep],
             _run_start=self._run_start[run],
             _run_polygon=number[self._run_polygon[run]],
+        )
+
+    def part(self, some: slice) -> ContourPolygons:
+        """The polygons from `some.start` up to `some.stop`, without `feature_of`."""
+        polygons = self.polygon_offsets[some.start : some.stop + 1]
+        rings = self.ring_offsets[polygons[0] : polygons[-1] + 1]
+        vertices = slice(rings[0], rings[-1])
+        return replace(
+            self,
+            vertices=self.vertices[vertices],
+            shore=self.shore[vertices],
+            steep=self.steep[vertices],
+            ring_offsets=rings - rings[0],
+            polygon_offsets=polygons - polygons[0],
+            touches_edge=self.touches_edge[some],
+            touches_unobserved=self.touches_unobserved[some],
+            _run_start=self._run_start[:0],
+            _run_polygon=self._run_polygon[:0],
         )
 
     def bound_points(self) -> Floats:

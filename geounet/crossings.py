@@ -34,6 +34,7 @@ from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.outlines import acquisition_time
 from geounet.staging import check_free, staged
+from geounet.timing import Progress
 from geounet.vectors import pyproj_crs
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def transects(
     length: float | None = None,
     side: Side = "left",
     pick: Pick = "first",
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> TransectResult:
     """Measure where the shoreline of each date crosses transects.
 
@@ -148,6 +150,7 @@ def transects(
         length: metres of each transect.
         side: the side of the baseline, seen along it, on which the sea lies.
         pick: which crossing to measure where there are several: the first or the last from land.
+        on_progress: called as sources are done.
 
     Raises:
         SceneError: a file cannot be read, or is none of these, or has no CRS where others have.
@@ -163,7 +166,11 @@ def transects(
         lines = gpd.GeoSeries(cast, crs=lines.crs)
         names = [str(number) for number in range(len(cast))]
     paths = [ground.path(name, line) for name, line in zip(names, lines, strict=True)]
-    rows = [row for source in sources for row in _measure(source, paths, lines.crs, pick)]
+    rows: list[_Row] = []
+    for number, source in enumerate(sources, start=1):
+        rows += _measure(source, paths, lines.crs, pick)
+        if on_progress:
+            on_progress(Progress(number, len(sources)))
     return TransectResult(_lines_frame(paths, lines), _crossings_frame(rows, lines.crs))
 
 

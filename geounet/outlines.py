@@ -31,28 +31,29 @@ from geounet.contours import Contourer, ContourPolygons, level_of
 from geounet.errors import ConfigError, SceneError
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.smoothing import smoothed
+from geounet.timing import Progress
+from geounet.vector_files import check_writable, save
 from geounet.vectors import (
     PixelPolygons,
     Polygonizer,
-    check_writable,
     densified,
     ground_areas,
     ground_measures,
     on_map,
     pyproj_crs,
-    write_polygons,
-    write_shorelines,
+    stretches,
 )
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from affine import Affine
 
-    from geounet.vectors import Format
+    from geounet.vector_files import Format, Layer
 
 __all__ = [
+    "LAYERS",
     "Outliner",
     "Outlines",
     "Shaping",
@@ -69,6 +70,8 @@ Ints: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 Geometries: TypeAlias = NDArray[np.object_]
 
+LAYERS: Mapping[str, Layer] = {"polygons": "polygons", "shoreline": "shorelines"}
+"""Layers of files by kind of output."""
 _LIKELY, _POSSIBLE = level_of(0.75), level_of(0.25)
 """Stored probabilities from which a pixel counts into an area's lower and upper bound."""
 _CHUNK_PIXELS = 1 << 19
@@ -102,6 +105,11 @@ class Shaping:
     smooth: float = 0.0
     """How far in metres edges may move for corners to be rounded; see `smoothed`. What lies on
     the raster's frame or along not-observed pixels stays."""
+
+    @property
+    def needs_neighbours(self) -> bool:
+        """Whether a polygon's shape may depend on the others."""
+        return bool(self.fill_holes or self.simplify or self.smooth)
 
     def __post_init__(self) -> None:
         """Check it.
@@ -218,8 +226,7 @@ class _Statistics:
 
         lowest = np.full(count, NOT_OBSERVED, np.uint8)
         np.minimum.at(lowest, owner, least)
-        size = add_up(pixels)
-        area = shapely.area(polygons.geometries())
+        size, area = add_up(pixels), polygons.areas()
         possible = self._possible.finish()
         host = np.zeros(count, np.int64)
         host[owner] = possible.feature_of(around, y)
@@ -237,7 +244,7 @@ def _surplus(possible: PixelPolygons, host: Ints, size: Floats) -> Floats:
     Polygons that lie in one body of possible water share what is between them by the root of
     their sizes, as their perimeters would if they were of one shape.
     """
-    body = shapely.area(possible.geometries())
+    body = possible.areas()
     spare = body - np.bincount(host, weights=size, minlength=len(body))
     weight = np.sqrt(size)
     share = weight / np.bincount(host, weights=weight, minlength=len(body))[host]
@@ -282,6 +289,8 @@ class Outliner:
         if shaping.edges == "contour" and not probability:
             raise ConfigError("Contours follow the probability of water; there is none.")
         contour = shaping.edges == "contour" and polygons
+        asked = {"polygons": polygons, "shoreline": shoreline}
+        self._kinds = [kind for kind, wanted in asked.items() if wanted]
         self._shaping = shaping
         self._level = level_of(shaping.threshold)
         self._pixel = (
@@ -350,6 +359,8 @@ class Outliner:
     ) -> gpd.GeoDataFrame:
         """The polygons of all rows, asked for once, when the last row has come.
 
+        The whole table at once; `polygon_tables` is for files.
+
         Args:
             transform: From (column, row) to coordinates of the CRS; may rotate and shear.
             crs: Anything that pyproj understands, a rasterio CRS, or None.
@@ -367,22 +378,49 @@ class Outliner:
               nothing about pixels being independent. Possible water that several polygons share
               is dealt out by the root of their sizes.
         """
+        return _together(self.polygon_tables(transform, crs, to_crs=to_crs, extra=extra))
+
+    def polygon_tables(
+        self,
+        transform: Affine,
+        crs: object = None,
+        *,
+        to_crs: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> Iterator[gpd.GeoDataFrame]:
+        """The same table in parts of some thousand rows, one or more, each made when it is due.
+
+        What `Shaping` asks for that looks at neighbours (filling holes, simplifying, smoothing)
+        needs all polygons at once: then there is one part.
+        """
         found = self._contour_polygons() if self._pixel is None else self._pixel.finish()
         at = _Place(transform, pyproj_crs(crs), found.shape)
         columns = self._columns(found)
         seeds = self._seeds.finish() if self._seeds else None
-        geometries, measures, kept = _cleaned(found, at, self._shaping, seeds)
-        columns = {name: values[kept] for name, values in columns.items()}
+        extra = dict(extra or {})
+
+        def table(some: slice) -> gpd.GeoDataFrame:
+            geometries, measures, kept = _cleaned(found.part(some), at, self._shaping, seeds)
+            known = {name: values[some][kept] for name, values in columns.items()}
+            attributes = self._attributes(measures, shapely.area(geometries), known)
+            return _frame(attributes | extra, geometries, at, to_crs)
+
+        whole = self._shaping.needs_neighbours
+        return (table(some) for some in stretches(len(found), whole=whole))
+
+    def _attributes(
+        self, measures: tuple[Floats, Floats], pixels: Floats, known: dict[str, NDArray[Any]]
+    ) -> dict[str, object]:
+        """Columns of a table from areas and perimeters, areas in pixels, and what is known."""
         area, perimeter = measures
-        less, more = columns.pop("less", None), columns.pop("more", None)
+        less, more = known.pop("less", None), known.pop("more", None)
         name = CLASSES.get(self._shaping.code, f"code {self._shaping.code}")
-        frame = {"class": np.full(len(area), name), "area_m2": area, "perimeter_m": perimeter}
+        columns = {"class": np.full(len(area), name), "area_m2": area, "perimeter_m": perimeter}
         if less is not None and more is not None:
-            pixel = area / shapely.area(geometries)
+            pixel = area / pixels
             low, high = np.maximum(area - less * pixel, 0), area + more * pixel
-            frame |= {"area_low_m2": low, "area_high_m2": high}
-        extras = {key: np.full(len(area), value) for key, value in (extra or {}).items()}
-        return _frame(frame | columns | extras, geometries, at, to_crs)
+            columns |= {"area_low_m2": low, "area_high_m2": high}
+        return {**columns, **known}
 
     def _columns(self, found: PixelPolygons | ContourPolygons) -> dict[str, NDArray[Any]]:
         """What is known of the polygons before clean-up."""
@@ -411,16 +449,56 @@ class Outliner:
             to_crs: As for `polygons`; lengths are the true ones.
             extra: As for `polygons`.
         """
+        return _together(self.shoreline_tables(transform, crs, to_crs=to_crs, extra=extra))
+
+    def shoreline_tables(
+        self,
+        transform: Affine,
+        crs: object = None,
+        *,
+        to_crs: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> Iterator[gpd.GeoDataFrame]:
+        """The same table in parts, those of some thousand polygons each."""
         found = self._contour_polygons()
-        known = pyproj_crs(crs)
-        if self._shaping.min_area:
-            area = ground_areas(found.geometries(), transform, known, found.shape)
-            found = found.select(~(area < self._shaping.min_area))
-        lines = found.shorelines()
-        columns = lines.attributes(transform, known, gradient=self._gradient)
-        at = _Place(transform, known, found.shape)
-        extras = {key: np.full(len(lines), value) for key, value in (extra or {}).items()}
-        return _frame(columns | extras, lines.geometries(), at, to_crs)
+        at = _Place(transform, pyproj_crs(crs), found.shape)
+        extra = dict(extra or {})
+
+        def table(some: slice) -> gpd.GeoDataFrame:
+            part = found.part(some)
+            if self._shaping.min_area:
+                part = part.select(~(at.areas(part.geometries()) < self._shaping.min_area))
+            lines = part.shorelines()
+            columns = lines.attributes(transform, at.crs, gradient=self._gradient)
+            return _frame({**columns, **extra}, lines.geometries(), at, to_crs)
+
+        return (table(some) for some in stretches(len(found)))
+
+    def tables(
+        self,
+        transform: Affine,
+        crs: object = None,
+        *,
+        to_crs: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> dict[str, Iterator[gpd.GeoDataFrame]]:
+        """The parts of all tables that were asked for, "polygons" and "shoreline"."""
+        make = {"polygons": self.polygon_tables, "shoreline": self.shoreline_tables}
+        return {
+            kind: make[kind](transform, crs, to_crs=to_crs, extra=extra) for kind in self._kinds
+        }
+
+
+def _together(tables: Iterator[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    """One table of those with rows, or an empty one."""
+    parts = list(tables)
+    filled = [part for part in parts if len(part)]
+    if len(filled) < 2:
+        return [*filled, parts[0]][0]
+    columns = {
+        name: np.concatenate([part[name].to_numpy() for part in filled]) for name in filled[0]
+    }
+    return gpd.GeoDataFrame(columns, crs=filled[0].crs)
 
 
 class _Seeds:
@@ -549,7 +627,7 @@ def _polygons(rings: Geometries, owner: Ints) -> Geometries:
 def _frame(
     columns: Mapping[str, object], geometries: Geometries, at: _Place, to_crs: str | None
 ) -> gpd.GeoDataFrame:
-    """A table from columns and geometries that are given in pixels."""
+    """A table from columns, or one value for all rows, and geometries that are given in pixels."""
     if to_crs:
         check_crs(to_crs, at.crs)
         geometries = densified(geometries, _EDGE_PIXELS)
@@ -639,6 +717,7 @@ def vectorize(
     shaping: Shaping | None = None,
     shoreline: bool = False,
     to_crs: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Outlines:
     """Polygons and shorelines of a mask, of a water probability, or of both, read by strips.
 
@@ -649,12 +728,34 @@ def vectorize(
         shaping: What polygons look like.
         shoreline: Whether to find shorelines too.
         to_crs: The CRS of the result, by default the file's.
+        on_progress: Called as rows have been read.
 
     Raises:
         SceneError: If a file cannot be read, is neither, or the two have different grids.
         ConfigError: If a parameter breaks its rule.
     """
-    shaping = shaping or Shaping()
+    made = _tables(
+        path,
+        probability=probability,
+        shaping=shaping or Shaping(),
+        shoreline=shoreline,
+        to_crs=to_crs,
+        on_progress=on_progress,
+    )
+    whole = {kind: _together(tables) for kind, tables in made.items()}
+    return Outlines(whole["polygons"], whole.get("shoreline"))
+
+
+def _tables(
+    path: str | os.PathLike[str],
+    *,
+    probability: str | os.PathLike[str] | None,
+    shaping: Shaping,
+    shoreline: bool,
+    to_crs: str | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> dict[str, Iterator[gpd.GeoDataFrame]]:
+    """Parts of tables, "polygons" and "shoreline", of files that have been read."""
     try:
         with ExitStack() as stack:
             source, level = _open_pair(stack, path, probability)
@@ -664,10 +765,11 @@ def vectorize(
             )
             for window in _windows(source):
                 outliner.add(*_read(source, level, window, level_of(shaping.threshold)))
-            where, tags = (source.transform, source.crs), _provenance(source)
-            polygons = outliner.polygons(*where, to_crs=to_crs, extra=tags)
-            lines = outliner.shorelines(*where, to_crs=to_crs, extra=tags) if shoreline else None
-            return Outlines(polygons, lines)
+                if on_progress:
+                    on_progress(Progress(window.row_off + window.height, source.height))
+            return outliner.tables(
+                source.transform, source.crs, to_crs=to_crs, extra=_provenance(source)
+            )
     except RasterioError as error:
         raise SceneError(f"{path} cannot be read: {error}.") from error
 
@@ -682,6 +784,7 @@ def vectorize_to_files(
     format: Format | None = None,  # noqa: A002
     to_crs: str | None = None,
     overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Path]:
     """Like `vectorize`, and write what was found.
 
@@ -695,6 +798,7 @@ def vectorize_to_files(
         format: "gpkg", "parquet", "fgb" or "geojson"; by default what the output's suffix says.
         to_crs: As for `vectorize`.
         overwrite: Whether existing files may be replaced.
+        on_progress: As for `vectorize`.
 
     Returns:
         The files by kind, "polygons" and "shoreline".
@@ -711,12 +815,16 @@ def vectorize_to_files(
         paths["shoreline"] = target.with_name(f"{target.stem}_shoreline{target.suffix}")
     for one in paths.values():
         check_writable(one, format, overwrite=overwrite)
-    found = vectorize(
-        path, probability=probability, shaping=shaping, shoreline=shoreline, to_crs=to_crs
+    made = _tables(
+        path,
+        probability=probability,
+        shaping=shaping or Shaping(),
+        shoreline=shoreline,
+        to_crs=to_crs,
+        on_progress=on_progress,
     )
-    write_polygons(found.polygons, paths["polygons"], format=format, overwrite=overwrite)
-    if found.shorelines is not None:
-        write_shorelines(found.shorelines, paths["shoreline"], format=format, overwrite=overwrite)
+    for kind, tables in made.items():
+        save(tables, paths[kind], LAYERS[kind], format, overwrite=overwrite)
     return paths
 
 

@@ -26,21 +26,20 @@ from geounet.engines import EngineChoice, EngineName, choose_engine, open_ladder
 from geounet.errors import ConfigError, GeounetWarning
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
 from geounet.model import Inputs, Model, load_model, match_bands
-from geounet.outlines import Outliner, Shaping, acquisition_time, check_crs
+from geounet.outlines import LAYERS, Outliner, Shaping, acquisition_time, check_crs
 from geounet.products.product import CloudRule  # noqa: TC001 - pydantic looks it up
 from geounet.reading import ahead, read_window_rows
 from geounet.resampling import Resampling  # noqa: TC001 - pydantic reads it
 from geounet.scene import Grid, Scene, open_scene
 from geounet.staging import check_free, staged
 from geounet.tiling import Window, WindowPlan
-from geounet.timing import Clock
-from geounet.vectors import write_polygons, write_shorelines
+from geounet.timing import Clock, Progress
+from geounet.vector_files import save
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Sequence
 
-    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
 __all__ = [
@@ -216,16 +215,6 @@ class RunConfig(BaseModel):
             simplify=self.simplify,
             smooth=self.smooth,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is."""
-
-    done: int
-    """Windows predicted."""
-    total: int
-    """Windows in all."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -512,14 +501,15 @@ class _Outputs:
         with self._clock("trace"):
             self._outliner.add(strip.codes, strip.probability)
 
-    def outlines(self, job: Job, paths: dict[str, Path]) -> dict[str, GeoDataFrame]:
-        """Polygons and shorelines of all rows, by kind of output."""
-        made = {"polygons": self._outliner.polygons, "shoreline": self._outliner.shorelines}
-        grid, to_crs = job.scene.grid, job.config.to_crs
+    def write_outlines(self, job: Job, paths: dict[str, Path]) -> dict[str, int]:
+        """Write polygons and shorelines of all rows; how many there are, by kind of output."""
+        grid, config = job.scene.grid, job.config
+        made = self._outliner.tables(
+            grid.transform, grid.crs, to_crs=config.to_crs, extra=self._extra
+        )
         return {
-            kind: make(grid.transform, grid.crs, to_crs=to_crs, extra=self._extra)
-            for kind, make in made.items()
-            if kind in paths
+            kind: save(tables, paths[kind], LAYERS[kind], config.format)
+            for kind, tables in made.items()
         }
 
 
@@ -639,7 +629,8 @@ def _write(
 ) -> tuple[_Outputs, int]:
     """Write strips as they come; the writer thread is at most two behind.
 
-    While it finishes the rasters, this one makes the polygons.
+    While it finishes the rasters, this one makes and writes the polygons. Without a CRS they take
+    turns, as both silence warnings then, which threads can't do side by side.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="geounet-write") as pool:
         stack = ExitStack()
@@ -657,16 +648,14 @@ def _write(
             pool.submit(stack.__exit__, type(error), error, error.__traceback__).result()
             raise
         finishing = pool.submit(_finish, stack, clock)
+        if job.scene.grid.crs is None:
+            _await(finishing, clock)
         try:
             with clock("polygons"):
-                frames = outputs.outlines(job, paths)
+                counts = outputs.write_outlines(job, paths)
         finally:
             _await(finishing, clock)
-    with clock("polygons"):  # now, as both silence warnings, which threads can't do side by side
-        for kind, frame in frames.items():
-            write = write_polygons if kind == "polygons" else write_shorelines
-            write(frame, paths[kind], format=job.config.format)
-    return outputs, len(frames.get("polygons", ()))
+    return outputs, counts.get("polygons", 0)
 
 
 def _finish(stack: ExitStack, clock: Clock) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geounet.vectors import ring_index
+from geounet.vectors import cross, ring_index, signed_areas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,13 +95,7 @@ class _Rings:
 
     def areas(self) -> Floats:
         """Signed area of each ring."""
-        local = self.xy - np.repeat(self.xy[self.offsets[:-1]], np.diff(self.offsets), axis=0)
-        return self.sums(_cross(local, local[self.beside()[1]])) / 2
-
-
-def _cross(one: Floats, two: Floats) -> Floats:
-    product: Floats = one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
-    return product
+        return signed_areas(self.xy, self.offsets)
 
 
 def _free(rings: _Rings, fixed: Floats) -> Bools:
@@ -149,17 +143,17 @@ def _depth_and_turn(before: Floats, after: Floats) -> tuple[Floats, Floats]:
 
     A corner that turns back by more than a right angle has 1.
     """
-    cross = np.abs(_cross(before, after))
+    twice = np.abs(cross(before, after))
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    sine = np.where((before * after).sum(axis=1) > 0, 1.0, cross / lengths)
-    return cross / np.maximum(np.linalg.norm(after - before, axis=1), 1e-300), sine
+    sine = np.where((before * after).sum(axis=1) > 0, 1.0, twice / lengths)
+    return twice / np.maximum(np.linalg.norm(after - before, axis=1), 1e-300), sine
 
 
 def _kept_areas(
     rings: _Rings, legs: tuple[Floats, Floats], part: Floats, most_area: float
 ) -> Floats:
     """By how much the cuts of each ring must be shortened to keep its area."""
-    change = np.abs(rings.sums(part**2 * _cross(legs[1], legs[0]))) / 2
+    change = np.abs(rings.sums(part**2 * cross(legs[1], legs[0]))) / 2
     room = most_area * np.abs(rings.areas())
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(change > room, np.sqrt(room / change), 1.0)
@@ -218,9 +212,9 @@ def _occupied(xy: Floats, legs: tuple[Floats, Floats], part: Floats) -> Ints:
 
 def _within(point: Floats, one: Floats, two: Floats) -> Bools:
     """Whether points lie in the closed triangles between the origin, `one` and `two`."""
-    whole = _cross(one, two)
+    whole = cross(one, two)
     with np.errstate(divide="ignore", invalid="ignore"):
-        along, across = _cross(point, two) / whole, _cross(one, point) / whole
+        along, across = cross(point, two) / whole, cross(one, point) / whole
     slack = 1e-9
     inside: Bools = (along >= -slack) & (across >= -slack) & (along + across <= 1 + slack)
     return inside

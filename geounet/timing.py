@@ -1,17 +1,27 @@
-"""Seconds that a run spends by stage."""
+"""How far work is, and the seconds that it spends by stage."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Progress"]
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far work is."""
+
+    done: int
+    """Windows of a run, rows of a mask, files: what the work goes by."""
+    total: int
 
 
 class Clock:

@@ -22,32 +22,25 @@ such points twice and is not valid there.
 from __future__ import annotations
 
 import functools
-import json
-import os
-import shutil
-import tempfile
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import rasterio
 import shapely
 from affine import Affine
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from pyarrow.parquet import read_metadata
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.errors import ConfigError, SceneError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
@@ -55,14 +48,9 @@ __all__ = [
     "Polygonizer",
     "polygonize",
     "polygonize_rows",
-    "to_wgs84",
-    "write_polygons",
-    "write_shorelines",
 ]
 
 Connectivity: TypeAlias = Literal[4, 8]
-Format: TypeAlias = Literal["gpkg", "parquet", "fgb", "geojson"]
-Layer: TypeAlias = Literal["polygons", "shorelines"]
 Bools: TypeAlias = NDArray[np.bool_]
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[Any]
@@ -75,6 +63,8 @@ _CHUNK_PIXELS = 1 << 19
 """Pixels scanned at once, so that a chunk's temporaries stay in the processor's cache."""
 _STRIP_PIXELS = 1 << 23
 """Pixels read at once from a file."""
+_FEATURES = 20_000
+"""Features of which geometries are made at once."""
 
 
 # -- the mask's rows become corners ----------------------------------------------------------------
@@ -552,25 +542,15 @@ class PixelPolygons:
         Returns:
             object[features] of Polygon, or of MultiPolygon with 8-connectivity.
         """
-        coords, rings = self._closed_rings(reverse=transform.determinant < 0)
-        world = np.empty(coords.shape)
-        world[:, 0], world[:, 1] = place(transform, coords[:, 0], coords[:, 1])
-        kind, offsets = shapely.GeometryType.POLYGON, [rings, self.polygon_offsets]
+        offsets = [self.ring_offsets, self.polygon_offsets]
         if self.connectivity == 8:
-            kind, offsets = shapely.GeometryType.MULTIPOLYGON, [*offsets, self.feature_offsets]
-        features: NDArray[np.object_] = shapely.from_ragged_array(kind, world, offsets)
-        return features
+            offsets.append(self.feature_offsets)
+        return ragged_polygons(self.corners, offsets, transform)
 
-    def _closed_rings(self, *, reverse: bool) -> tuple[Ints, Ints]:
-        """Corners with each ring's first one repeated at its end, and the offsets of these."""
-        start, end = self.ring_offsets[:-1], self.ring_offsets[1:]
-        lengths = end - start + 1
-        index = np.arange(lengths.sum()) - np.repeat(np.arange(len(lengths)), lengths)
-        if reverse:
-            index = np.repeat(start + end, lengths) - index
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        index[offsets[:-1] if reverse else offsets[1:] - 1] = start
-        return self.corners[index], offsets
+    def areas(self) -> Floats:
+        """Area of each feature in pixels."""
+        per_ring = signed_areas(self.corners.astype(np.float64), self.ring_offsets)
+        return np.add.reduceat(per_ring, self.polygon_offsets[self.feature_offsets[:-1]])
 
     def select(self, keep: Bools) -> PixelPolygons:
         """The features where `keep` (bool[features]) is True."""
@@ -586,6 +566,23 @@ class PixelPolygons:
             feature_offsets=kept_offsets(self.feature_offsets, keep),
             touches_edge=self.touches_edge[keep],
             touches_unobserved=self.touches_unobserved[keep],
+        )
+
+    def part(self, some: slice) -> PixelPolygons:
+        """The features from `some.start` up to `some.stop`, at the cost of these alone."""
+        features, polygons = self.feature_offsets[some.start : some.stop + 1], self.polygon_offsets
+        polygons = polygons[features[0] : features[-1] + 1]
+        rings = self.ring_offsets[polygons[0] : polygons[-1] + 1]
+        corners = slice(rings[0], rings[-1])
+        return replace(
+            self,
+            corners=self.corners[corners],
+            bound=self.bound[corners],
+            ring_offsets=rings - rings[0],
+            polygon_offsets=polygons - polygons[0],
+            feature_offsets=features - features[0],
+            touches_edge=self.touches_edge[some],
+            touches_unobserved=self.touches_unobserved[some],
         )
 
     def bound_points(self) -> Floats:
@@ -658,6 +655,62 @@ def place(transform: Affine, column: Any, row: Any) -> tuple[Floats, Floats]:
     """Coordinates of points, summed in GDAL's order to be equal to the last bit."""
     a, b, c, d, e, f = transform[:6]
     return c + column * a + row * b, f + column * d + row * e
+
+
+def ragged_polygons(
+    xy: Ints | Floats, offsets: list[Ints], transform: Affine
+) -> NDArray[np.object_]:
+    """Shapely polygons, or multipolygons, from rings whose first vertex is not repeated.
+
+    Args:
+        xy: [n, 2], column and row; shells turn counter-clockwise.
+        offsets: Of rings in `xy`, of polygons in rings and, for multipolygons, of these.
+        transform: From (column, row) to coordinates; where it mirrors, rings are turned round.
+    """
+    start, end = offsets[0][:-1], offsets[0][1:]
+    lengths = end - start + 1
+    closed = np.concatenate([[0], np.cumsum(lengths)])
+    index = np.arange(closed[-1]) - np.repeat(np.arange(len(lengths)), lengths)
+    if transform.determinant < 0:
+        index = np.repeat(start + end, lengths) - index
+        index[closed[:-1]] = start
+    else:
+        index[closed[1:] - 1] = start
+    world = np.stack(place(transform, *xy[index].T), axis=1)
+    kind = shapely.GeometryType.MULTIPOLYGON if offsets[2:] else shapely.GeometryType.POLYGON
+    made: NDArray[np.object_] = shapely.from_ragged_array(kind, world, [closed, *offsets[1:]])
+    return made
+
+
+def stretches(count: int, *, whole: bool = False) -> Iterator[slice]:
+    """Some thousand features after the other, or all of them; one empty stretch if there are none.
+
+    Args:
+        count: How many features there are.
+        whole: Whether all must stay together.
+    """
+    step = max(count, 1) if whole else _FEATURES
+    for first in range(0, max(count, 1), step):
+        yield slice(first, min(first + step, count))
+
+
+def signed_areas(xy: Floats, offsets: Ints) -> Floats:
+    """Area of each ring, positive where it turns counter-clockwise.
+
+    Args:
+        xy: float64[n, 2], the rings' vertices, the first one not repeated.
+        offsets: int64[rings + 1], where each ring begins.
+    """
+    local = xy - np.repeat(xy[offsets[:-1]], np.diff(offsets), axis=0)
+    ahead = local[ring_index(offsets, 1)]
+    twice: Floats = np.add.reduceat(cross(local, ahead), offsets[:-1])
+    return twice / 2
+
+
+def cross(one: Floats, two: Floats) -> Floats:
+    """Cross product of vectors in the plane: float64[n] of float64[n, 2] each."""
+    product: Floats = one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
+    return product
 
 
 def kept_offsets(offsets: Ints, keep: Bools) -> Ints:
@@ -1062,225 +1115,3 @@ def _strips(source: rasterio.DatasetReader) -> Iterator[Bytes]:
     for top in range(0, source.height, height):
         rows = min(height, source.height - top)
         yield source.read(1, window=Window(0, top, source.width, rows))
-
-
-_HALF_WORLD_M = 1.5e7
-"""A projected polygon narrower than this and over 180° wide crosses the antimeridian."""
-
-_FORMATS: dict[str, Format] = {
-    ".gpkg": "gpkg",
-    ".parquet": "parquet",
-    ".geoparquet": "parquet",
-    ".fgb": "fgb",
-    ".geojson": "geojson",
-    ".json": "geojson",
-}
-
-
-def write_polygons(
-    frame: gpd.GeoDataFrame,
-    path: str | os.PathLike[str],
-    *,
-    format: Format | None = None,  # noqa: A002
-    overwrite: bool = False,
-) -> Path:
-    """Write polygons to a file that is either complete or not there.
-
-    The file is made in a temporary folder beside its destination, read back by its feature count,
-    and renamed. GeoPackage and FlatGeobuf have the layer "polygons"; GeoParquet is 1.1 with a
-    bounding box column; GeoJSON follows RFC 7946 (WGS 84, 7 decimals, cut at the antimeridian).
-
-    Args:
-        frame: Polygons and attributes; may be empty.
-        path: Where to write.
-        format: "gpkg", "parquet", "fgb" or "geojson"; by default from the path's suffix.
-        overwrite: Whether an existing file may be replaced.
-
-    Returns:
-        The path.
-
-    Raises:
-        ConfigError: If the format is unknown, or GeoJSON is asked for without a CRS.
-        OutputError: If the file exists and may not be replaced, or cannot be written.
-    """
-    return _save(frame, Path(path), "polygons", format, overwrite=overwrite)
-
-
-def write_shorelines(
-    frame: gpd.GeoDataFrame,
-    path: str | os.PathLike[str],
-    *,
-    format: Format | None = None,  # noqa: A002
-    overwrite: bool = False,
-) -> Path:
-    """Write lines like `write_polygons` does; the layer is "shorelines".
-
-    Args:
-        frame: Lines and attributes; may be empty.
-        path: Where to write.
-        format: As for `write_polygons`.
-        overwrite: Whether an existing file may be replaced.
-
-    Returns:
-        The path.
-
-    Raises:
-        ConfigError: As `write_polygons`.
-        OutputError: As `write_polygons`.
-    """
-    return _save(frame, Path(path), "shorelines", format, overwrite=overwrite)
-
-
-def _save(
-    frame: gpd.GeoDataFrame, path: Path, layer: Layer, name: Format | None, *, overwrite: bool
-) -> Path:
-    kind = _format(path, name)
-    if kind == "geojson" and frame.crs is None:
-        raise ConfigError(
-            f"GeoJSON is in WGS 84 (RFC 7946) and these {layer} have no CRS; "
-            "give the scene one, or write gpkg, parquet or fgb."
-        )
-    check_writable(path, name, overwrite=overwrite)
-    try:
-        with _beside(path) as folder:
-            draft = folder / f"{layer}.{kind}"
-            _write(frame, draft, kind, layer)
-            os.replace(draft, path)  # noqa: PTH105
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"The output {path} cannot be written: {error}") from error
-    return path
-
-
-def check_writable(path: Path, name: Format | None, *, overwrite: bool) -> None:
-    """Check before the work is done what `write_polygons` will refuse.
-
-    Raises:
-        ConfigError: If the format is unknown.
-        OutputError: If the file exists and may not be replaced, or its folder does not.
-    """
-    _format(path, name)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputError(f"The output {path} exists; name another one or allow overwriting.")
-    if not path.parent.is_dir():
-        raise OutputError(f"The output's folder must exist; there is no {path.parent}.")
-
-
-def _format(path: Path, name: str | None) -> Format:
-    suffix = path.suffix.lower()
-    asked = suffix.removeprefix(".") if name is None else name
-    if asked in ("shp", "shapefile"):
-        raise ConfigError(
-            "Shapefiles are not written: they cut names to 10 letters, hold 2 GB, have no "
-            "true/false values and no certain CRS. Use gpkg, parquet, fgb or geojson."
-        )
-    kind = _FORMATS.get(suffix) if name is None else _FORMATS.get(f".{name}")
-    if kind is None:
-        raise ConfigError(
-            "The format is gpkg, parquet, fgb or geojson, or follows from the suffix; "
-            f"got {asked!r}."
-        )
-    return kind
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A folder on the same disk as `path`, removed afterwards with what is left in it."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(frame: gpd.GeoDataFrame, path: Path, kind: Format, layer: Layer) -> None:
-    """Write a file and make sure that it holds every feature."""
-    if kind == "parquet":
-        frame.to_parquet(path, schema_version="1.1.0", write_covering_bbox=True, compression="zstd")
-        written = read_metadata(path).num_rows
-    elif kind == "geojson":
-        written = _write_geojson(frame, path)
-    else:
-        written = _write_with_gdal(frame, path, kind, layer)
-    if written != len(frame):
-        raise OutputError(f"The file holds {written} of {len(frame)} {layer}; is the disk full?")
-
-
-def _write_with_gdal(frame: gpd.GeoDataFrame, path: Path, kind: Format, layer: Layer) -> int:
-    driver = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}[kind]
-    parts = frame.geom_type.str.startswith("Multi").any()
-    single = {"polygons": "Polygon", "shorelines": "LineString"}[layer]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'crs' was not provided")  # a frame without is valid
-            pyogrio.write_dataframe(
-                frame,
-                path,
-                driver=driver,
-                layer=layer,
-                geometry_type=f"Multi{single}" if parts else single,
-                promote_to_multi=bool(parts),
-                SPATIAL_INDEX="YES",
-            )
-        return int(pyogrio.read_info(path, force_feature_count=True)["features"])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise OSError(str(error)) from error
-
-
-def _write_geojson(frame: gpd.GeoDataFrame, path: Path) -> int:
-    """RFC 7946, one feature a line.
-
-    For a 10980² mask with 8 million corners GDAL's writer took 520 s, this one 21 s.
-    """
-    geometries = to_wgs84(frame)
-    columns = frame.drop(columns=frame.geometry.name)
-    records = columns.astype(object).where(columns.notna(), None).to_dict("records")
-    with path.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
-        for number, (record, geometry) in enumerate(zip(records, geometries, strict=True)):
-            properties, shape = json.dumps(record, allow_nan=False), shapely.to_geojson(geometry)
-            file.write(",\n" if number else "\n")
-            file.write(f'{{"type": "Feature", "properties": {properties}, "geometry": {shape}}}')
-        file.write("\n]}\n")
-    return len(records)
-
-
-def to_wgs84(frame: gpd.GeoDataFrame) -> NDArray[np.object_]:
-    """Geometries in WGS 84, rounded to a centimetre, cut at 180°, shells counter-clockwise."""
-    moved = np.asarray(frame.geometry.to_crs("OGC:CRS84").array)
-    wide = np.ptp(shapely.bounds(moved)[:, ::2], axis=1) > 180
-    if frame.crs.is_projected:
-        metre = frame.crs.axis_info[0].unit_conversion_factor
-        extent = np.ptp(shapely.bounds(frame.geometry.array)[:, ::2], axis=1) * metre
-        wide &= extent < _HALF_WORLD_M
-        moved[wide] = shapely.transform(moved[wide], _unwrap)
-    rounded = shapely.transform(moved, lambda coords: np.round(coords, 7))
-    fine = ~shapely.is_valid(rounded)  # contours may be finer than a centimetre
-    rounded[fine] = moved[fine]
-    moved = rounded
-    beyond = np.flatnonzero(shapely.bounds(moved)[:, 2] > 180)
-    for at in beyond:
-        moved[at] = _cut(moved[at])
-    oriented: NDArray[np.object_] = shapely.orient_polygons(moved)
-    return oriented
-
-
-def _unwrap(coords: Floats) -> Floats:
-    return coords + np.where(coords[:, :1] < 0, [[360.0, 0.0]], 0.0)
-
-
-def _cut(geometry: shapely.Geometry) -> shapely.Geometry:
-    """Cut at the antimeridian; the part beyond it returns at -180°."""
-    west = shapely.intersection(geometry, shapely.box(-180, -90, 180, 90))
-    east = shapely.intersection(geometry, shapely.box(180, -90, 540, 90))
-    parts = [west, shapely.transform(east, lambda coords: coords - [360.0, 0.0])]
-    dimension = shapely.get_dimensions(geometry)
-    kept = [
-        part
-        for one in parts
-        for part in shapely.get_parts(one)
-        if shapely.get_dimensions(part) == dimension
-    ]
-    many = shapely.MultiPolygon if dimension == 2 else shapely.MultiLineString
-    return kept[0] if len(kept) == 1 else many(kept)

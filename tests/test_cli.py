@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import geopandas
 import numpy as np
@@ -723,8 +724,41 @@ def test_mosaic_takes_many_masks(call, masks, tmp_path):
     record = json.loads(out)
     assert (code, record["pixels"]["water"], record["by_confidence"]) == (0, 400, False)
     assert (path.is_file(), (tmp_path / "out" / "all_water.geojson").is_file()) == (True, True)
+    shaped = ("--min-area", 1e6, "--to-crs", "EPSG:4326", "--shoreline")
+    code, out, _ = call("mosaic", *masks, "--output", path, *shaped, "--overwrite", "--json")
+    made = json.loads(out)["outputs"]
+    assert (code, geopandas.read_file(made["shoreline"]).crs.to_epsg()) == (0, 4326)
+    assert len(geopandas.read_file(made["polygons"])) == 0
+    for option in ("--smooth", "--simplify", "--fill-holes"):
+        code, _, error = call("mosaic", *masks, "--output", path, option, -1, "--overwrite")
+        assert (code, option[2:].replace("-", "_") in error) == (2, True)
+    code, _, error = call("mosaic", *masks, "--output", path, "--edges", "contour", "--overwrite")
+    assert (code, "NAME_probability.tif" in error) == (2, True)
     code, _, error = call("mosaic", *masks, "--output", path, "--crs", "EPSG:0", "--overwrite")
     assert (code, "EPSG:0" in error) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["vectorize", "change", "mosaic", "transects"])
+def test_commands_on_masks_show_how_far_they_are(call, masks, tmp_path, monkeypatch, command):
+    """On a terminal; never beside JSON."""
+    line = geopandas.GeoSeries.from_wkt(["LINESTRING (500180 4399990, 500020 4399990)"])
+    line.set_crs(32629).to_file(tmp_path / "base.gpkg")
+    first = {"transects": [tmp_path / "base.gpkg", *masks], "vectorize": masks[:1]}
+    units = {"transects": "files"}
+    name = {"vectorize": "w.gpkg", "mosaic": "m.tif", "transects": "t.csv"}.get(command, "out")
+    words = (command, *first.get(command, masks), "-o", tmp_path / name, "--overwrite")
+    shown = []
+
+    @contextmanager
+    def bar(*, hidden, unit="tiles"):
+        yield None if hidden else lambda at: shown.append((at.done, at.total, unit))
+
+    monkeypatch.setattr("geounet.cli.masks.progress_bar", bar)
+    assert call(*words)[0] == 0
+    done, total, unit = shown[-1]
+    assert (done, unit) == (total, units.get(command, "rows"))
+    shown.clear()
+    assert (call(*words, "--json")[0], shown) == (0, [])
 
 
 def test_transects_makes_one_table_of_many_dates(call, masks, tmp_path):

@@ -16,6 +16,7 @@ from rio_cogeo.cogeo import cog_validate
 from geounet import compare
 from geounet.compare import CHANGES, change, mosaic
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+from geounet.outlines import Shaping, vectorize
 
 CODES = np.array([0, 1, 2, 255], np.uint8)
 X, Y = 500_000, 4_400_000
@@ -311,9 +312,15 @@ def test_the_most_observed_wins_then_the_first(make_mask, tmp_path):
     assert not result.by_confidence
 
 
-def _with_probability(make_mask, make_raster, name, codes, levels):
-    make_raster(np.array([levels], np.uint8), f"{name}_probability.tif", scale=1 / 250, nodata=255)
-    return make_mask(codes, f"{name}_mask.tif")
+def _with_probability(make_mask, make_raster, name, codes, levels, **profile):
+    make_raster(
+        np.array([levels], np.uint8),
+        f"{name}_probability.tif",
+        scale=1 / 250,
+        nodata=255,
+        **profile,
+    )
+    return make_mask(codes, f"{name}_mask.tif", **profile)
 
 
 def test_the_surest_of_those_that_saw_it_wins(make_mask, make_raster, tmp_path):
@@ -336,8 +343,92 @@ def test_confidence_counts_only_if_all_have_it(make_mask, make_raster, tmp_path)
         result = mosaic([first, second], output=tmp_path / "m.tif")
     np.testing.assert_array_equal(_read(result.outputs["mask"]), [[0]])
     third = _with_probability(make_mask, make_raster, "c", [[1, 1]], [[9]])
+    for options in ({"probability": True}, {"shaping": Shaping(edges="contour")}):
+        with pytest.raises(ConfigError, match=r"none beside .*b_mask.tif"):
+            mosaic([first, second], output=tmp_path / "n.tif", **options)
     with pytest.raises(SceneError, match="on the grid of the mask beside it"):
         mosaic([first, third], output=tmp_path / "n.tif")
+
+
+def _halves(make_mask, make_raster, *, times=()):
+    """A mask of 40 x 60 pixels with its probability, and its overlapping halves on the disk."""
+    random = np.random.default_rng(5)
+    level = np.kron(random.integers(0, 251, (10, 15)), np.ones((4, 4))).astype(np.uint8)
+    codes = (level >= 125).astype(np.uint8)
+    codes[:5, :7], codes[30:, 33:40] = 255, 2
+    level[(codes == 255) | (codes == 2)] = 255
+    paths = []
+    for name, part in {"w": np.s_[:, :35], "e": np.s_[:, 25:], "whole": np.s_[:, :]}.items():
+        place = _moved(UTM, part[1].start or 0, 0)
+        path = _with_probability(
+            make_mask, make_raster, name, codes[part], level[part], transform=place
+        )
+        paths.append(path)
+    for path, time in zip(paths, times, strict=False):
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(ACQUIRED=time)
+    return *paths, level
+
+
+@pytest.mark.parametrize("edges", ["pixel", "contour"])
+def test_a_mosaic_with_probability_is_vectorized_as_the_whole_is(
+    make_mask, make_raster, tmp_path, small_strips, edges
+):
+    west, east, whole, level = _halves(make_mask, make_raster)
+    shaping = Shaping(edges=edges, min_area=500, fill_holes=2000)
+    result = mosaic(
+        [west, east], output=tmp_path / "m.tif", probability=True, shaping=shaping, shoreline=True
+    )
+    assert set(result.outputs) == {"mask", "polygons", "shoreline", "probability"}
+    with rasterio.open(result.outputs["probability"]) as file:
+        np.testing.assert_array_equal(file.read(1), level)
+        assert file.scales[0] == pytest.approx(1 / 250)
+    beside = whole.with_name("whole_probability.tif")
+    expected = vectorize(whole, probability=beside, shaping=shaping, shoreline=True)
+    for kind, frame in (("polygons", expected.polygons), ("shoreline", expected.shorelines)):
+        found = geopandas.read_file(result.outputs[kind])
+        assert found.geometry.geom_equals(frame.geometry).all()
+        columns = [name for name in frame if name not in ("geometry", "source")]
+        assert set(columns) >= ({"gradient"} if kind == "shoreline" else {"area_low_m2"})
+        assert found[columns].equals(frame[columns])
+        assert set(found.source) == {"m.tif"}
+    assert result.polygons == len(expected.polygons)
+
+
+@pytest.mark.parametrize(
+    ("times", "acquired"),
+    [
+        (("2024-05-01T10:00:00", "2024-05-01T10:00:00"), "2024-05-01T10:00:00"),
+        (("2024-05-01T10:00:00", "2024-05-01T10:00:25"), "2024-05-01"),
+        (("2024-05-01T10:00:00", "2024-05-03"), None),
+        (("2024-05-01T10:00:00",), None),
+    ],
+)
+def test_a_mosaic_tells_the_time_that_its_masks_share(
+    make_mask, make_raster, tmp_path, times, acquired
+):
+    west, east, _, _ = _halves(make_mask, make_raster, times=times)
+    result = mosaic([west, east], output=tmp_path / "m.tif")
+    frame = geopandas.read_file(result.outputs["polygons"])
+    with rasterio.open(result.outputs["mask"]) as file:
+        assert file.tags().get("ACQUIRED") == acquired
+    assert set(frame.get("acquired", [None])) == {acquired}
+
+
+def test_a_mosaic_moves_its_polygons(make_mask, tmp_path):
+    mask = make_mask([[1, 1], [1, 0]], "a.tif")
+    result = mosaic([mask], output=tmp_path / "m.tif", to_crs="EPSG:4326")
+    frame = geopandas.read_file(result.outputs["polygons"])
+    assert frame.crs == pyproj.CRS(4326)
+    assert frame.area_m2[0] == pytest.approx(300, rel=2e-3)
+
+
+def test_progress_is_told_by_rows(make_mask, tmp_path, small_strips):
+    mask = make_mask(_random(30, 20), "a.tif")
+    told = []
+    change(mask, mask, output=tmp_path / "out", on_progress=told.append)
+    mosaic([mask], output=tmp_path / "m.tif", on_progress=told.append)
+    assert [(at.done, at.total) for at in told] == 2 * [(10, 30), (20, 30), (30, 30)]
 
 
 def _lake(make_mask, lon, epsg, name, *, cell=10.0):

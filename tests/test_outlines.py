@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geounet import outlines
+from geounet import outlines, vectors
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.outlines import (
     Outliner,
@@ -160,6 +160,33 @@ def test_upper_bounds_share_out_the_possible_water(scene: tuple[np.ndarray, np.n
     inside = shapely.STRtree(bodies.geometry.array).query(wet.geometry.array, "covered_by")[1]
     expected = bodies.area.iloc[np.unique(inside)].sum()
     assert wet.area_high_m2.sum() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shaping", SHAPES, ids=["4", "8", "contour"])
+@given(scene=scenes(), least=st.sampled_from([0, 150]))
+@settings(max_examples=40, deadline=None)
+def test_tables_in_parts_are_the_whole(
+    shaping: Shaping, scene: tuple[np.ndarray, np.ndarray], least: float
+) -> None:
+    shaping = Shaping(shaping.edges, connectivity=shaping.connectivity, min_area=least)
+    whole = gathered(scene[0], shaping, scene[1], shoreline=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        polygons, lines = whole.polygons(PIXEL), whole.shorelines(PIXEL)
+        monkeypatch.setattr(vectors, "_FEATURES", 2)
+        parts = gathered(scene[0], shaping, scene[1], shoreline=True).tables(PIXEL)
+        for kind, expected in (("polygons", polygons), ("shoreline", lines)):
+            tables = list(parts[kind])
+            assert max(len(table) for table in tables) <= (2 if kind == "polygons" else len(lines))
+            rows = [row for table in tables for row in table.to_dict("records")]
+            assert [repr(row) for row in rows] == [repr(row) for row in expected.to_dict("records")]
+
+
+def test_clean_up_that_looks_at_neighbours_sees_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_FEATURES", 1)
+    assert table(NESTED, Shaping(fill_holes=900)).area_m2.tolist() == [3200, 2500]
+    squares = np.kron(np.eye(4, dtype=np.uint8), np.ones((5, 5), np.uint8))
+    (tables,) = gathered(squares, Shaping(simplify=20)).tables(PIXEL).values()
+    assert [len(one) for one in tables] == [4]
 
 
 NESTED = pixels("""

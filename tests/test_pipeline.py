@@ -953,7 +953,7 @@ def _fails_at_the_polygons(monkeypatch):
     def fail(*_, **__):
         raise OutputError("cannot write polygons; the disk is full")
 
-    monkeypatch.setattr(pipeline, "write_polygons", fail)
+    monkeypatch.setattr(pipeline, "save", fail)
     return OutputError, "the disk is full"
 
 

@@ -1,16 +1,11 @@
-"""Polygons equal rasterio's, whatever the strips; areas are true; files are whole or absent."""
+"""Polygons equal rasterio's, whatever the strips; areas are true."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import pytest
 import rasterio
@@ -22,8 +17,8 @@ from hypothesis.extra import numpy as hnp
 from rasterio.features import shapes
 
 from geounet import vectors
-from geounet.errors import ConfigError, OutputError, SceneError
-from geounet.vectors import Polygonizer, polygonize, polygonize_rows, write_polygons
+from geounet.errors import ConfigError, SceneError
+from geounet.vectors import Polygonizer, polygonize, polygonize_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -405,17 +400,6 @@ def test_a_raster_that_reaches_beyond_the_earth_is_measured_by_geodesics() -> No
 # -- files -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def frame() -> gpd.GeoDataFrame:
-    mask = (np.random.default_rng(2).random((30, 40)) < 0.6).astype(np.uint8)
-    return polygonize_rows([mask], 40).to_frame(UTM, "EPSG:32631")
-
-
-@pytest.fixture
-def empty() -> gpd.GeoDataFrame:
-    return polygonize_rows([np.zeros((3, 4), np.uint8)], 4).to_frame(UTM, "EPSG:32631")
-
-
 def make_mask_file(path: Path, mask: np.ndarray, **profile: object) -> Path:
     given = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32631", "transform": UTM}
     given |= {"height": mask.shape[0], "width": mask.shape[1]} | profile
@@ -462,152 +446,6 @@ def test_what_is_not_a_mask_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(SceneError, match="cannot be read"):
         polygonize(path)
-
-
-def read(path: Path) -> gpd.GeoDataFrame:
-    return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
-
-
-@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb", "geojson"])
-@pytest.mark.parametrize("kind", ["frame", "empty"])
-def test_formats_read_back(
-    tmp_path: Path, request: pytest.FixtureRequest, suffix: str, kind: str
-) -> None:
-    frame = request.getfixturevalue(kind)
-    path = write_polygons(frame, tmp_path / f"water.{suffix}")
-    if suffix in ("gpkg", "fgb"):
-        assert pyogrio.list_layers(path)[:, 0].tolist() == ["polygons"]
-    assert list(tmp_path.iterdir()) == [path]
-    found = read(path)
-    if suffix == "geojson":
-        assert found.crs == pyproj.CRS(4326)
-        found = found.to_crs(32631)
-    assert found.crs == frame.crs
-    if suffix == "geojson" and kind == "empty":
-        return  # it has no place for columns
-    assert set(found.columns) == set(COLUMNS)
-    found = found.sort_values("area_m2", kind="stable")  # FlatGeobuf orders by place
-    frame = frame.sort_values("area_m2", kind="stable")
-    assert np.allclose(found.area_m2, frame.area_m2, rtol=1e-14)
-    assert found["class"].tolist() == frame["class"].tolist()
-    assert found.touches_edge.dtype == np.bool_
-    if suffix != "geojson":
-        assert as_set(found.geometry.to_numpy()) == as_set(frame.geometry.to_numpy())
-    elif len(frame):  # 7 decimals are half a centimetre either way
-        moved = shapely.hausdorff_distance(found.geometry.to_numpy(), frame.geometry.to_numpy())
-        assert moved.max() < 0.01
-    if len(frame):
-        assert set(found.geom_type) == {"Polygon"}
-
-
-def test_8_connected_features_are_written_as_multipolygons(tmp_path: Path) -> None:
-    polygons = polygonize_rows([pixels("#..\n.#.")], 3, connectivity=8)
-    for suffix in ("gpkg", "fgb", "parquet", "geojson"):
-        path = write_polygons(polygons.to_frame(UTM, 32631), tmp_path / f"water.{suffix}")
-        assert read(path).geom_type.tolist() == ["MultiPolygon"]
-
-
-def test_geoparquet_has_a_bounding_box_column(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
-    import pyarrow.parquet  # noqa: PLC0415
-
-    path = write_polygons(frame, tmp_path / "water.parquet")
-    meta = json.loads(pyarrow.parquet.read_metadata(path).metadata[b"geo"])
-    assert meta["version"] == "1.1.0"
-    assert meta["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
-    part = gpd.read_parquet(path, bbox=tuple(frame.geometry[0].bounds))
-    assert 0 < len(part) < len(frame)
-
-
-def test_geojson_follows_rfc_7946(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
-    path = write_polygons(frame, tmp_path / "water.geojson")
-    data = json.loads(path.read_text())
-    assert set(data) == {"type", "features"}
-    shells = [feature["geometry"]["coordinates"][0] for feature in data["features"]]
-    assert all(shapely.LinearRing(shell).is_ccw for shell in shells)
-    assert all(round(x, 7) == x for shell in shells for point in shell for x in point)
-    with pytest.raises(ConfigError, match="no CRS"):
-        write_polygons(frame.set_crs(None, allow_override=True), tmp_path / "no.geojson")
-
-
-@pytest.mark.parametrize(
-    ("crs", "transform"),
-    [
-        ("EPSG:32601", Affine(2000, 0, 100000, 0, -2000, 1000000)),
-        ("EPSG:4326", Affine(0.02, 0, 179.0, 0, -0.02, 10)),
-    ],
-)
-def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path, crs: str, transform: Affine) -> None:
-    mask = np.zeros((80, 100), np.uint8)
-    mask[5:75, 5:95] = 1
-    mask[30:40, 20:60] = 0
-    frame = polygonize_rows([mask], 100).to_frame(transform, crs)
-    (cut,) = gpd.read_file(write_polygons(frame, tmp_path / "water.geojson")).geometry
-    west, _, east, _ = cut.bounds
-    assert (west, east) == (-180, 180)
-    assert cut.is_valid
-    assert all(part.bounds[2] - part.bounds[0] < 3 for part in cut.geoms)
-    cea = "+proj=cea +lon_0=180 +ellps=WGS84"
-    whole = frame.to_crs(cea).area[0]
-    assert gpd.GeoSeries([cut], crs=4326).to_crs(cea).area[0] == pytest.approx(whole, rel=1e-4)
-
-
-def test_geojson_of_the_world_ocean_is_not_unwrapped(tmp_path: Path) -> None:
-    mask = np.ones((18, 36), np.uint8)
-    mask[3:9, 3:20] = 0
-    frame = polygonize_rows([mask], 36).to_frame(Affine(10, 0, -180, 0, -10, 90), 4326)
-    path = write_polygons(frame, tmp_path / "water.geojson")
-    assert gpd.read_file(path).geometry[0].equals(frame.geometry[0])
-
-
-@pytest.mark.parametrize("name", ["water.shp", "water.txt", "water"])
-def test_unknown_formats_are_refused(tmp_path: Path, frame: gpd.GeoDataFrame, name: str) -> None:
-    with pytest.raises(ConfigError, match="gpkg, parquet, fgb"):
-        write_polygons(frame, tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_format_may_be_named(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
-    path = write_polygons(frame, tmp_path / "water.pq", format="parquet")
-    assert len(gpd.read_parquet(path)) == len(frame)
-    with pytest.raises(ConfigError, match="Shapefiles"):
-        write_polygons(frame, tmp_path / "water.gpkg", format="shp")
-
-
-def test_existing_files_are_kept_unless_told(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
-    path = tmp_path / "water.gpkg"
-    path.write_text("old")
-    with pytest.raises(OutputError, match="exists"):
-        write_polygons(frame, path)
-    assert path.read_text() == "old"
-    write_polygons(frame, path, overwrite=True)
-    assert len(read(path)) == len(frame)
-    with pytest.raises(OutputError):
-        write_polygons(frame, tmp_path / "missing" / "water.gpkg")
-
-
-@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb", "geojson"])
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffix: str) -> None:
-    """A limit on file size stands for the full disk; set in a process of its own."""
-    path = tmp_path / f"water.{suffix}"
-    path.write_text("old")
-    script = f"""
-import resource, signal, numpy as np
-from affine import Affine
-from geounet.errors import OutputError
-from geounet.vectors import polygonize_rows, write_polygons
-mask = (np.random.default_rng(0).random((200, 200)) < 0.6).astype(np.uint8)
-frame = polygonize_rows([mask], 200).to_frame(Affine(10, 0, 4e5, 0, -10, 4e6), "EPSG:32631")
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    write_polygons(frame, {str(path)!r}, overwrite=True)
-except OutputError as error:
-    print("refused:", error)
-"""
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "refused:" in out.stdout
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("kind", ["line", "polygon", "multipolygon"])

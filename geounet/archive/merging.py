@@ -7,7 +7,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
-import numpy as np
 import pyarrow as pa
 import pyogrio
 import pyproj
@@ -18,13 +17,11 @@ from geounet.archive.manifest import Manifest
 from geounet.errors import GeounetWarning, OutputError
 from geounet.remote import redact
 from geounet.staging import check_free, staged
-from geounet.vectors import to_wgs84
+from geounet.vector_files import GeoParquetWriter, to_wgs84
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from geounet.archive.manifest import Entry
 
@@ -33,9 +30,6 @@ __all__ = ["merge_polygons"]
 _ROWS = 20_000
 """Polygons in memory at once."""
 
-_KINDS = {3: "Polygon", 6: "MultiPolygon"}
-"""GEOS's numbers of the types of geometry."""
-_BOX = ("xmin", "ymin", "xmax", "ymax")
 _COLUMNS: dict[str, pa.DataType] = {
     "scene": pa.string(),
     "source": pa.string(),
@@ -47,8 +41,6 @@ _COLUMNS: dict[str, pa.DataType] = {
     ),
     "touches_edge": pa.bool_(),
     "touches_unobserved": pa.bool_(),
-    "bbox": pa.struct([(side, pa.float64()) for side in _BOX]),
-    "geometry": pa.binary(),
 }  # fmt: skip
 
 
@@ -76,18 +68,15 @@ def merge_polygons(output: Path, path: Path | None = None, *, overwrite: bool = 
     """
     path = path or output / "polygons.parquet"
     check_free({"polygons": path}, overwrite=overwrite)
-    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
-    kinds: set[str] = set()
-    with Manifest.read(output) as manifest, staged({"polygons": path}) as drafts:
-        schema = pa.schema(list(_COLUMNS.items()))
-        with parquet.ParquetWriter(drafts["polygons"], schema, compression="zstd") as writer:
-            for name, frame in _frames(manifest, output):
-                shapes = to_wgs84(frame)
-                writer.write_table(_table(name, frame, shapes, schema))
-                low, high = np.split(shapely.total_bounds(shapes), 2)
-                bounds = np.concatenate([np.fmin(bounds[:2], low), np.fmax(bounds[2:], high)])
-                kinds |= {_KINDS[i] for i in np.unique(shapely.get_type_id(shapes)).tolist()}
-            writer.add_key_value_metadata({"geo": json.dumps(_describe(bounds, kinds))})
+    schema = pa.schema(list(_COLUMNS.items()))
+    crs = pyproj.CRS.from_user_input("OGC:CRS84")
+    with (
+        Manifest.read(output) as manifest,
+        staged({"polygons": path}) as drafts,
+        GeoParquetWriter(drafts["polygons"], schema, crs) as writer,
+    ):
+        for name, frame in _frames(manifest, output):
+            writer.write(_table(name, frame, schema), to_wgs84(frame))
     return path
 
 
@@ -114,7 +103,7 @@ def _read(path: Path) -> Iterator[gpd.GeoDataFrame]:
     """A file's features, some at a time."""
     if path.suffix == ".parquet":
         with parquet.ParquetFile(path) as file:
-            about = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]
+            about = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
             for rows in file.iter_batches(_ROWS):
                 yield _frame(pa.Table.from_batches([rows]), "geometry", about.get("crs"))
         return
@@ -135,40 +124,19 @@ def _warn_of_no_place(entry: Entry) -> None:
 
 def _frame(table: pa.Table, geometry: str, crs: Any) -> gpd.GeoDataFrame:
     shapes = shapely.from_wkb(table[geometry].to_numpy())
-    columns = [name for name in table.column_names if name in _COLUMNS and name != geometry]
-    values = {name: table[name].to_pandas() for name in columns if name != "bbox"}
+    columns = [name for name in table.column_names if name in _COLUMNS]
+    values = {name: table[name].to_pandas() for name in columns}
     return gpd.GeoDataFrame(values, geometry=shapes, crs=crs and pyproj.CRS.from_user_input(crs))
 
 
-def _table(
-    name: str, frame: gpd.GeoDataFrame, shapes: NDArray[np.object_], schema: pa.Schema
-) -> pa.Table:
-    """Rows of the file; what a scene's polygons do not have is null."""
+def _table(name: str, frame: gpd.GeoDataFrame, schema: pa.Schema) -> pa.Table:
+    """Columns of the file; what a scene's polygons do not have is null."""
     columns = {
         column: pa.array(frame[column], from_pandas=True)
         for column in schema.names
-        if column in frame and column != "geometry"
+        if column in frame
     }
-    sides = [pa.array(side) for side in shapely.bounds(shapes).T]
-    columns |= {
-        "scene": pa.array([name] * len(frame)),
-        "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
-        "bbox": pa.StructArray.from_arrays(sides, fields=list(schema.field("bbox").type)),
-    }
+    columns["scene"] = pa.array([name] * len(frame))
     nothing = pa.nulls(len(frame))
     arrays = [columns.get(field.name, nothing).cast(field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _describe(bounds: NDArray[np.float64], kinds: set[str]) -> dict[str, Any]:
-    """The file's metadata (https://geoparquet.org/releases/v1.1.0)."""
-    column: dict[str, Any] = {
-        "encoding": "WKB",
-        "geometry_types": sorted(kinds),
-        "crs": pyproj.CRS.from_user_input("OGC:CRS84").to_json_dict(),
-        "orientation": "counterclockwise",
-        "covering": {"bbox": {side: ["bbox", side] for side in _BOX}},
-    }
-    if np.isfinite(bounds).all():
-        column["bbox"] = bounds.tolist()
-    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

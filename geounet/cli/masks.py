@@ -16,6 +16,7 @@ from geounet.cli.options import (
     FillHoles,
     Format,
     MinArea,
+    OutFormat,
     Overwrite,
     Pick,
     Side,
@@ -24,7 +25,7 @@ from geounet.cli.options import (
     Threshold,
     ToCrs,
 )
-from geounet.cli.show import say
+from geounet.cli.show import progress_bar, say
 
 if TYPE_CHECKING:
     from geounet.compare import ChangeResult, MosaicResult
@@ -83,16 +84,18 @@ def vectorize(
         simplify=simplify,
         smooth=smooth,
     )
-    made = outlines.vectorize_to_files(
-        raster,
-        output,
-        probability=probability,
-        shaping=shaping,
-        shoreline=shoreline,
-        format=format.value if format else None,
-        to_crs=to_crs,
-        overwrite=overwrite,
-    )
+    with progress_bar(hidden=as_json, unit="rows") as on_progress:
+        made = outlines.vectorize_to_files(
+            raster,
+            output,
+            probability=probability,
+            shaping=shaping,
+            shoreline=shoreline,
+            format=format.value if format else None,
+            to_crs=to_crs,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
     say({name: str(value) for name, value in made.items()}, as_json=as_json)
 
 
@@ -112,14 +115,16 @@ def change(
     """Compare two masks: water gained, lost, unchanged, unknown; a raster, polygons and areas."""
     from geounet import compare  # noqa: PLC0415 - keeps --help fast
 
-    result = compare.change(
-        before,
-        after,
-        output=output,
-        format=format.value,
-        min_area=min_area,
-        overwrite=overwrite,
-    )
+    with progress_bar(hidden=as_json, unit="rows") as on_progress:
+        result = compare.change(
+            before,
+            after,
+            output=output,
+            format=format.value,
+            min_area=min_area,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
     note = {"aligned": "the second mask took the nearest pixel"} if result.aligned else {}
     say(
         result.as_dict() if as_json else {**_areas(result), **note, **_paths(result)},
@@ -137,22 +142,49 @@ def mosaic(
     crs: Annotated[
         str | None, typer.Option(help="Of the mosaic: EPSG:32633, …", show_default="the first's")
     ] = None,
-    format: Annotated[Format, typer.Option(help="Format of the polygons.")] = Format.gpkg,  # noqa: A002
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Also write the mosaic's water probability.")
+    ] = False,
+    edges: EdgesOption = Edges.pixel,
+    threshold: Threshold = 0.5,
+    connectivity: Connectivity = 4,
+    shoreline: Annotated[
+        bool, typer.Option("--shoreline", help="Also write lines with the water on their left.")
+    ] = False,
+    format: OutFormat = Format.gpkg,  # noqa: A002
+    to_crs: ToCrs = None,
     min_area: MinArea = 0.0,
+    fill_holes: FillHoles = 0.0,
+    simplify: Simplify = 0.0,
+    smooth: Smooth = 0.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge masks that overlap or adjoin, and trace the water of the whole."""
-    from geounet import compare  # noqa: PLC0415 - keeps --help fast
+    from geounet import compare, outlines  # noqa: PLC0415 - keeps --help fast
 
-    result = compare.mosaic(
-        masks,
-        output=output,
-        crs=crs,
-        format=format.value,
+    shaping = outlines.Shaping(
+        edges=edges.value,
+        threshold=threshold,
+        connectivity=connectivity,  # type: ignore[arg-type] # checked there
         min_area=min_area,
-        overwrite=overwrite,
+        fill_holes=fill_holes,
+        simplify=simplify,
+        smooth=smooth,
     )
+    with progress_bar(hidden=as_json, unit="rows") as on_progress:
+        result = compare.mosaic(
+            masks,
+            output=output,
+            crs=crs,
+            probability=probability,
+            shaping=shaping,
+            shoreline=shoreline,
+            to_crs=to_crs,
+            format=format.value,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
     record = {
         **_areas(result),
         "water bodies": f"{result.polygons} polygons",
@@ -207,9 +239,16 @@ def transects(
     from geounet import crossings  # noqa: PLC0415 - keeps --help fast
 
     crossings.check_table(output, overwrite=overwrite)
-    found = crossings.transects(
-        baseline, sources, spacing=spacing, length=length, side=side.value, pick=pick.value
-    )
+    with progress_bar(hidden=as_json, unit="files") as on_progress:
+        found = crossings.transects(
+            baseline,
+            sources,
+            spacing=spacing,
+            length=length,
+            side=side.value,
+            pick=pick.value,
+            on_progress=on_progress,
+        )
     found.write(output, overwrite=overwrite)
     say(_transects_record(found, output), as_json=as_json)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from geounet.evaluate import Progress as Judged
-    from geounet.pipeline import Progress
+    from geounet.timing import Progress
     from geounet.training import TrainProgress
     from geounet.training.auditing import AuditProgress
 
