@@ -52,7 +52,7 @@ PATTERNS = BandPatterns(
         (*SIX, NIR08),  # Landsat, whose near infrared is Sentinel-2's B8A and stands in for B08
         FOUR,  # blue, green, red, near infrared
     ),
-    shares=(0.22, 0.10, 0.18),
+    shares=(0.20, 0.10, 0.22),
     required=(GREEN, PLACE["B04"], NIR),
     swap=(NIR, NIR08),
 )
@@ -125,6 +125,9 @@ _MOMOTOMBO = (
 )
 CLIPPED = {"taylorsville_L8"}
 """Scenes whose dark river is 0 in every band, as its surface reflectance came out below 0."""
+WITH_OFFSET = {"terramind_433D_629L_3_1"}
+"""Scenes that still hold the 1000 of baseline 04.00, whatever their tags say: none of their pixels
+is darker than 0.1."""
 CORRECTED: dict[str, tuple[Correction, ...]] = {
     "LC08_L1TP_017051_20151205": _MOMOTOMBO,
     "LC08_L2SP_017051_20151205": _MOMOTOMBO,
@@ -175,6 +178,8 @@ def read_scene(path: Path) -> RawScene:
         if band.common_name in place:
             pixels[i] = stack[place[band.common_name]]
     present = tuple(band.common_name in place for band in BANDS)
+    if path.stem in WITH_OFFSET:
+        pixels = np.where(pixels > 0, np.maximum(pixels - 1000, 1), 0).astype(np.int16)
     if path.stem in CLIPPED:
         black = (pixels == 0).all(0)
         pixels[np.ix_(present, *map(range, black.shape))] += black.astype(np.int16)

@@ -497,15 +497,15 @@ def _shade(pixels: Tensor, sun: Tensor, sky: Tensor, generator: torch.Generator)
 
 @dataclass(frozen=True)
 class Clouds:
-    """Clouds with soft edges, and the shadows that they cast some way off.
+    """Clouds with hard or soft edges, and the shadows that they cast some way off.
 
-    Thick cloud is obscured, whatever lies below. A shadow keeps the sky's blue light and 15 to 50%
+    Cloud that hides more than a third is obscured, whatever lies below. A shadow keeps the sky's blue light and 15 to 50%
     of the sun's; on land it is obscured, on water it is water or obscured. Where either is thin,
     the label below stays possible.
     """
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.3
+    chance: float = 0.35
     cloud_share: float = 0.85
     """How often the cloud that casts the shadow lies in the window too."""
 
@@ -515,7 +515,10 @@ class Clouds:
         if not len(index):
             return
         n, size = len(index), batch.pixels.shape[-2:]
-        cover = _blobs(n, size, (0.04, 0.4), 0.12, generator)
+        softness = (0.05, 0.12, 0.3)[
+            int(torch.randint(3, (1,), generator=generator, device=generator.device))
+        ]
+        cover = _blobs(n, size, (0.04, 0.4), softness, generator)
         shift = torch.randint(
             6, max(7, size[0] // 3), (2,), generator=generator, device=generator.device
         ).tolist()
@@ -553,7 +556,7 @@ class Clouds:
         )
         allowed, thick = batch.allowed[index], cover[:, 0]
         some = torch.where((thick > 0.12) & (allowed != 0), allowed | OBSCURED, allowed)
-        batch.allowed[index] = torch.where(thick > 0.45, OBSCURED, some).to(allowed.dtype)
+        batch.allowed[index] = torch.where(thick > 0.35, OBSCURED, some).to(allowed.dtype)
         _write(batch, index, torch.lerp(pixels, white, cover))
 
 
@@ -676,6 +679,26 @@ class SensorNoise:
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """Each band cut off at a level of its own, as old detectors do over clouds and snow.
+
+    Landsat 5's blue ends at a reflectance near 0.4 under a low sun, so that its clouds are yellow.
+    """
+
+    chance: float = 0.2
+    levels: tuple[float, float] = (0.3, 0.9)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> None:
+        """Cut off the bands of some windows."""
+        index = _chosen(batch, self.chance, generator)
+        pixels = batch.pixels[index]
+        draw = torch.rand(pixels.shape[:2], generator=generator, device=pixels.device)
+        low, high = self.levels
+        most = low + (high - low) * draw[:, :, None, None]
+        _write(batch, index, torch.minimum(pixels, most))
+
+
+@dataclass(frozen=True)
 class CoarseBands:
     """Bands measured at twice the pixel size and repeated, as in stacks of Sentinel-2's 20 m bands.
 
@@ -769,6 +792,7 @@ def spectral_augmentations(wavelengths: Sequence[float]) -> tuple[Augmentation, 
         SnowCover(waves),
         Clouds(waves),
         Atmosphere(waves),
+        Saturation(),
         SensorNoise(waves),
     )
 
