@@ -425,10 +425,13 @@ class WaterColour:
 
 @dataclass(frozen=True)
 class GroundCover:
-    """Burn scars, lava, dark wet soil, salt, sand and coloured roofs on labelled land."""
+    """Burn scars, lava, dark wet soil, silt, salt, sand and coloured roofs on labelled land.
+
+    Wet silt is as bright as muddy water up to the red; it goes on rising gently where water falls.
+    """
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.2
+    chance: float = 0.3
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Cover blobs of the land of some windows with another ground; the label stays land."""
@@ -437,7 +440,11 @@ class GroundCover:
             return
         n, size = len(index), batch.pixels.shape[-2:]
         pixels, device = batch.pixels[index], batch.pixels.device
-        kind = torch.randint(4, (n, 1, 1, 1), generator=generator, device=generator.device)
+        kind = torch.randint(5, (n, 1, 1, 1), generator=generator, device=generator.device)
+        waves = torch.tensor(self.wavelengths, device=generator.device).view(1, -1, 1, 1)
+        silt = _uniform(0.06, 0.3, n, generator) * (waves / 0.665).clamp(max=2.4) ** _uniform(
+            0.1, 0.8, n, generator
+        )
         flat = _uniform(0.02, 0.09, n, generator) * torch.ones_like(pixels[:, :, :1, :1])
         char = _column(CHAR, self.wavelengths, pixels) * _uniform(0.5, 1.3, n, generator)
         soil = _column(BRIGHT_SOIL, self.wavelengths, pixels) * _uniform(0.6, 1.6, n, generator)
@@ -449,9 +456,7 @@ class GroundCover:
                 tilt[:, None], size=len(self.wavelengths), mode="linear", align_corners=True
             )[:, 0, :, None, None]
         )
-        ground = torch.where(
-            kind == 0, char, torch.where(kind == 1, flat, torch.where(kind == 2, soil, roof))
-        )
+        ground = sum((kind == i) * g for i, g in enumerate((char, flat, soil, silt, roof)))
         relief = (1 + 0.15 * smooth_noise(n, size, (20, 40), generator)).clamp(0.4, 1.6)
         cover = _blobs(n, size, (0.05, 0.4), 0.08, generator) * _uniform(0.6, 1.0, n, generator)
         dry, wet = _land_share(batch, index), _water_part(batch, index)
@@ -499,9 +504,9 @@ def _shade(pixels: Tensor, sun: Tensor, sky: Tensor, generator: torch.Generator)
 class Clouds:
     """Clouds with hard or soft edges, and the shadows that they cast some way off.
 
-    Cloud that hides more than a third is obscured, whatever lies below. A shadow keeps the sky's blue light and 15 to 50%
-    of the sun's; on land it is obscured, on water it is water or obscured. Where either is thin,
-    the label below stays possible.
+    Cloud that hides more than a third is obscured, whatever lies below. A shadow keeps the sky's
+    blue light and 15 to 50% of the sun's; on land it is obscured, on water it is water or obscured.
+    Where either is thin, the label below stays possible.
     """
 
     wavelengths: tuple[float, ...]
