@@ -247,9 +247,8 @@ def _refuse_other_than_reflectance(evidence: Evidence) -> None:
     if evidence.dtype in {"uint8", "int8"} and evidence.is_of("naip"):
         raise SceneError(
             f"pixels must be reflectance; NAIP as {evidence.dtype} without a scale is brightness "
-            f"that was stretched for the eye, flight by flight. Train a model on such numbers, or "
-            f"try one made for reflectance all the same with --scale (0.004 takes 250 as 1) and "
-            f"look hard at what comes out."
+            f"that was stretched for the eye, flight by flight, and a model made for reflectance "
+            f"goes wrong on it. With a model of such numbers give --scale (0.004 takes 250 as 1)."
         )
     if evidence.dtype in {"uint8", "int8"}:
         raise SceneError(
