@@ -9,6 +9,7 @@ signatures and passwords nobody gets to see.
 from __future__ import annotations
 
 import http.client
+import io
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import rasterio.env
@@ -27,9 +28,19 @@ from rasterio.errors import RasterioError
 from geounet.errors import SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["attempt", "explain", "fetch", "gdal_path", "is_remote", "redact", "settings", "stem"]
+__all__ = [
+    "attempt",
+    "explain",
+    "fetch",
+    "gdal_path",
+    "is_remote",
+    "open_url",
+    "redact",
+    "settings",
+    "stem",
+]
 
 _T = TypeVar("_T")
 
@@ -68,6 +79,8 @@ _TRIES = 3
 _DELAY = 1.0
 _FETCH_TIMEOUT = 30.0
 _FETCH_BYTES = 64 << 20
+PART_BYTES = 1 << 17
+"""The least that is fetched at once of a file that is read in parts."""
 
 _REMOTE = re.compile(r"(?:^|[+/])(?:https?|s3|gs|az)://|/vsi(?:curl|s3|gs|az)(?:_streaming)?[/?]")
 _USER = re.compile(r"(?<=://)[^/?#\s'\"<>@]*(?:@[^/?#\s'\"<>@]*)*@")
@@ -149,9 +162,14 @@ def fetch(uri: str) -> bytes:
     """
     if not uri.startswith(("http://", "https://")):
         return _fetch_object(uri)
+    return _patiently(uri, lambda: _fetch_url(uri))
+
+
+def _patiently(uri: str, call: Callable[[], _T]) -> _T:
+    """Do something that urllib does, again where that may help."""
     for left in reversed(range(_TRIES)):
         try:
-            return _fetch_url(uri)
+            return call()
         except urllib.error.HTTPError as error:
             failure = _explain("", error.code)
         except (OSError, http.client.HTTPException) as error:
@@ -162,9 +180,77 @@ def fetch(uri: str) -> bytes:
     raise AssertionError("unreachable")
 
 
+class Parts(io.RawIOBase):
+    """A remote file of which only those parts come that are read."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        super().__init__()
+        self._size, self._fetch, self._at = size, fetch, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fetch what follows, as much as there is room for."""
+        length = max(min(len(buffer), self._size - self._at), 0)
+        data = self._fetch(self._at, length) if length else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def open_url(url: str) -> IO[bytes]:
+    """A file on a web server as one of which only those parts come that are read.
+
+    Raises:
+        SceneError: it cannot be had, or the server does not serve parts.
+    """
+
+    def fetch(start: int, length: int) -> bytes:
+        return _patiently(url, lambda: _fetch_part(url, start, length)[0])
+
+    size = _patiently(url, lambda: _fetch_part(url, 0, 1)[1])
+    return io.BufferedReader(Parts(size, fetch), PART_BYTES)
+
+
+def _fetch_part(url: str, start: int, length: int) -> tuple[bytes, int]:
+    """Some bytes of a file, and how many it has."""
+    span = {"Range": f"bytes={start}-{start + length - 1}"}
+    with _asked(url, span) as answer:
+        if answer.status != 206:
+            raise OSError("Range downloading not supported by this server")
+        body: bytes = answer.read(length)
+        if len(body) != length:
+            raise OSError(f"{len(body)} of {length} bytes came")
+        return body, int(answer.headers["Content-Range"].rpartition("/")[2])
+
+
 def _fetch_url(url: str) -> bytes:
+    with _asked(url) as answer:
+        body: bytes = answer.read(_FETCH_BYTES + 1)
+    if len(body) > _FETCH_BYTES:
+        raise SceneError(
+            f"a STAC item takes {_FETCH_BYTES >> 20} MiB at most; {redact(url)} is larger. "
+            f"Give the URL of an item or of a raster."
+        )
+    return body
+
+
+def _asked(url: str, headers: Mapping[str, str] | None = None) -> Any:
+    """The open answer to a request, with the user and password that the URL holds."""
     parts = urlsplit(url)
-    request = urllib.request.Request(url, headers={"User-Agent": "geounet"})  # noqa: S310 (http only)
+    told = {"User-Agent": "geounet", **(headers or {})}
+    request = urllib.request.Request(url, headers=told)  # noqa: S310 (http only)
     if parts.username is not None:
         plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
@@ -179,14 +265,7 @@ def _fetch_url(url: str) -> bytes:
         opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
     else:
         opener = urllib.request.build_opener()
-    with opener.open(request, timeout=_FETCH_TIMEOUT) as answer:
-        body: bytes = answer.read(_FETCH_BYTES + 1)
-    if len(body) > _FETCH_BYTES:
-        raise SceneError(
-            f"a STAC item takes {_FETCH_BYTES >> 20} MiB at most; {redact(url)} is larger. "
-            f"Give the URL of an item or of a raster."
-        )
-    return body
+    return opener.open(request, timeout=_FETCH_TIMEOUT)
 
 
 def _fetch_object(uri: str) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from pyarrow import parquet
 
+from geounet import buckets
 from geounet.archive import sources
 from geounet.archive.sources import check_template, find_scenes, identify, target_of
 from geounet.errors import ConfigError
@@ -193,7 +194,7 @@ def test_scenes_are_found_one_by_one(monkeypatch):
     ],
 )
 def test_gdals_paths_as_urls(path, url):
-    assert sources._url(path) == url
+    assert buckets.url_of(path) == url
 
 
 # -- identity --------------------------------------------------------------------------------------
@@ -250,8 +251,8 @@ def test_identity_inside_an_archive_is_the_archives(tmp_path, uri):
 )
 def test_gdals_settings_mean_the_same_to_listings(env, settings, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert sources._settings("s3", env) == settings
-    assert sources._settings("https", env) == {}
+    assert buckets._settings("s3", env) == settings
+    assert buckets._settings("https", env) == {}
 
 
 def test_keys_of_a_profile_are_found_as_gdal_finds_them(monkeypatch, tmp_path):
@@ -265,12 +266,12 @@ def test_keys_of_a_profile_are_found_as_gdal_finds_them(monkeypatch, tmp_path):
     )
     default = {"aws_access_key_id": "D", "aws_secret_access_key": "d%"}
     far = {"aws_access_key_id": "F", "aws_secret_access_key": "f", "aws_session_token": "t"}
-    assert sources._settings("s3", {}) == default
-    assert sources._settings("s3", {"AWS_PROFILE": "far"}) == {**far, "region": "eu-west-3"}
-    assert sources._settings("s3", {"AWS_PROFILE": "far", "AWS_REGION": "x"}) == far
-    assert sources._settings("s3", {"AWS_ACCESS_KEY_ID": "E", "AWS_PROFILE": "far"}) == {}
+    assert buckets._settings("s3", {}) == default
+    assert buckets._settings("s3", {"AWS_PROFILE": "far"}) == {**far, "region": "eu-west-3"}
+    assert buckets._settings("s3", {"AWS_PROFILE": "far", "AWS_REGION": "x"}) == far
+    assert buckets._settings("s3", {"AWS_ACCESS_KEY_ID": "E", "AWS_PROFILE": "far"}) == {}
     own = {"AWS_SHARED_CREDENTIALS_FILE": str(folder / "none")}
-    assert sources._settings("s3", own) == {}
+    assert buckets._settings("s3", own) == {}
 
 
 # -- names -----------------------------------------------------------------------------------------

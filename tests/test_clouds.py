@@ -129,7 +129,7 @@ def test_the_rule_is_told_by_name_or_numbers(make_raster, name, description, val
 @pytest.mark.parametrize("values", [[[0, 1, 2, 255]], [[0, 1, 0, 1]], [[255] * 4]])
 def test_geounets_own_masks_are_known(tmp_path, values):
     """Also one without clouds, whose water a mask of 0 and 1 would hide."""
-    codes, path = np.array(values, np.uint8), tmp_path / "clouds.tif"
+    codes, path = np.array(values, np.uint8), tmp_path / "after_scl.tif"
     grid = Grid(CRS.from_epsg(32629), Affine(10, 0, 500_000, 0, -10, 4_400_000), 4, 1)
     with mask_writer(path, grid, {"GEOUNET_VERSION": "1"}) as writer:
         writer.write(codes)
@@ -203,6 +203,17 @@ def test_polygons_as_old_products_of_level_1c_have_them(make_raster, tmp_path):
     assert np.array_equal(_hidden(pickle.loads(pickle.dumps(scene))), expected)
     part = scene.crop(Window(4, 3, 30, 30))
     assert np.array_equal(_hidden(part, Window(0, 0, 30, 30)), expected[4:34, 3:33])
+
+
+def test_polygons_lie_in_their_own_crs(make_raster, tmp_path):
+    across = pyproj.Transformer.from_crs(32629, 32630, always_xy=True)
+    numbers = np.array(_ring(2, 3, 20, 10).split(), float).reshape(-1, 2)
+    moved = " ".join(f"{x} {y}" for x, y in zip(*across.transform(*numbers.T), strict=True))
+    path = tmp_path / "MSK_CLOUDS_B00.gml"
+    path.write_text(_gml((moved,), crs="urn:ogc:def:crs:EPSG:8.7:32630"))
+    expected = np.zeros(SHAPE, bool)
+    expected[3:13, 2:22] = True
+    assert np.array_equal(_hidden(open_scene(_scene(make_raster), cloud_mask=path)), expected)
 
 
 def test_a_mask_without_polygons_is_a_clear_sky(make_raster, tmp_path):

@@ -42,7 +42,7 @@ from geounet.blending import StripBlender
 from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
 from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
-from geounet.pipeline import RunConfig, predict_mask, predict_strips, run
+from geounet.pipeline import RunConfig, predict_mask, predict_strips, prepare, run
 from geounet.scene import SceneReader, Tile, open_scene
 from geounet.segmenter import Segmenter
 from geounet.staging import check_free
@@ -801,6 +801,10 @@ def test_a_cloud_mask_hides_what_it_covers(make_water, make_raster, model, tmp_p
     assert polygons.area.sum() == pytest.approx(100 * (expected == 1).sum())
     part = run(path, output=tmp_path / "part", cloud_mask=str(mask), window=(7, 9, 30, 40), tile=16)
     assert np.array_equal(_mask(part), expected[9:49, 7:37])
+    job = prepare(path, RunConfig(cloud_mask=str(mask), tile=16))
+    for top, bottom in ((0, 13), (13, 29), (29, 70)):
+        rows = [strip.codes for strip in predict_strips(job, (top, bottom))]
+        assert np.array_equal(np.concatenate(rows), expected[top:bottom])
 
 
 @pytest.mark.parametrize("edges", ["pixel", "contour"])

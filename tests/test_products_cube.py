@@ -11,6 +11,7 @@ import pytest
 import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 from affine import Affine
+from serving import serving
 
 from geounet.errors import ConfigError, SceneError
 from geounet.pipeline import RunConfig
@@ -189,6 +190,23 @@ def test_its_own_cloud_layer(write):
     with scene.open_clouds() as read:
         hidden = read(Window(0, 0, 10, 30))
     assert np.array_equal(hidden, classes[1, 4:14] == 9)
+
+
+def test_zarr_on_a_server(tmp_path):
+    dn = _numbers()
+    _variables(dn, scale_factor=1e-4).to_zarr(tmp_path / "c.zarr", zarr_format=2, consolidated=True)
+    with serving() as server:
+        for path in (tmp_path / "c.zarr").rglob("*"):
+            if path.is_file():
+                name = path.relative_to(tmp_path).as_posix()
+                server.files[f"/a/{name}"] = path.read_bytes()
+        scene = open_scene(f"{server.url}/a/c.zarr/")
+        assert (scene.stem, scene.share_observed()) == ("c", None)
+        assert np.array_equal(_read(scene).dn, dn[0])
+        with pytest.raises(SceneError, match=r"cannot open http\S+/b\.zarr with xarray"):
+            find_product(f"{server.url}/b.zarr")
+        with pytest.raises(SceneError, match=r"netCDF is read from disk; download http\S+c\.nc"):
+            find_product(f"{server.url}/c.nc?sig=x")
 
 
 def _uneven(cube):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import shutil
+import traceback
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,10 +14,16 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from obstore.store import MemoryStore
+from serving import serving
 
+import geounet.products.bundle as bundle_module
+import geounet.remote
+from geounet import buckets
 from geounet.errors import GeounetWarning, SceneError
 from geounet.pipeline import RunConfig, prepare, run
 from geounet.products import find_product
+from geounet.products.bundle import open_bundle
 from geounet.resampling import HALO, upsample
 from geounet.scene import open_scene
 from geounet.tiling import Window
@@ -139,6 +147,82 @@ def test_level_1cs_own_cloud_mask(tmp_path, kind, form):
     expected[:60, :60] = True
     with pickle.loads(pickle.dumps(scene)).open_clouds() as read:
         assert np.array_equal(read(Window(0, 0, 120, 144)), expected)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setattr(geounet.remote, "_DELAY", 0.001)
+    with serving() as server:
+        yield server
+
+
+def test_a_zip_on_a_server(whole_safe, server, tmp_path):
+    """Its contents and metadata come first, then only the bands that are read."""
+    path = _zip(whole_safe, tmp_path / "product.zip")
+    server.files["/a/product.zip"] = path.read_bytes()
+    scene = open_scene(f"{server.url}/a/product.zip?sig=SECRET", wanted=["green"])
+    assert (scene.stem, scene.uri) == (TITLE, f"{server.url}/a/product.zip")
+    local = open_scene(path, wanted=["green"])
+    assert (scene.bands, scene.product.evidence) == (local.bands, local.product.evidence)
+    green = pickle.loads(pickle.dumps(scene)).reflectance(["green"])
+    assert np.array_equal(green, local.reflectance(["green"]), equal_nan=True)
+    assert not any("SECRET" in text for text in (repr(scene), str(scene.product)))
+    assert all(span for method, _, span in server.requests if method == "GET")
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "message"),
+    [
+        (None, "none.zip", r"cannot read http\S+none.zip: there is nothing there \(HTTP 404\)"),
+        (403, "product.zip", r"refuses access \(HTTP 403\)"),
+        ("ranges", "product.zip", r"does not serve parts of a file. Download it"),
+        (None, "broken.zip", r"a zip must be whole; http\S+broken.zip: File is not a zip file"),
+        (None, "x.SAFE/", r"does not list a folder; got http\S+x.SAFE/. Give the address of its"),
+    ],
+)
+def test_what_goes_wrong_with_a_remote_product(server, fault, name, message):
+    server.files |= {"/product.zip": b"PK", "/broken.zip": bytes(500)}
+    server.fault = lambda number, method: fault
+    with pytest.raises(SceneError, match=message) as caught:
+        find_product(f"{server.url}/{name}?sig={'SEC' + 'RET'}")
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_server_that_fails_at_times_is_asked_again(whole_safe, server, tmp_path):
+    path = _zip(whole_safe, tmp_path / "product.zip")
+    server.files["/product.zip"] = path.read_bytes()
+    server.fault = lambda number, method: {0: 503, 2: "cut"}.get(number)
+    assert open_bundle(f"{server.url}/product.zip").names == open_bundle(str(path)).names
+
+
+def test_a_safe_folder_in_a_bucket(monkeypatch):
+    store = MemoryStore()
+    for name in ("MTD_MSIL2A.xml", "GRANULE/g/IMG_DATA/R10m/T_B03_10m.jp2", ".hidden"):
+        store.put(f"2023/{TITLE}.SAFE/{name}", name.encode())
+    store.put(f"2023/{TITLE}.SAFE2/other.xml", b"")
+
+    def store_of(url):
+        return store, url.removeprefix("s3://bucket/")
+
+    for module in (buckets, bundle_module):
+        monkeypatch.setattr(module, "store_of", store_of)
+    bundle = open_bundle(f"s3://bucket/2023/{TITLE}.SAFE/")
+    assert bundle.names == ("GRANULE/g/IMG_DATA/R10m/T_B03_10m.jp2", "MTD_MSIL2A.xml")
+    assert bundle.gdal(bundle.names[1]) == f"/vsis3/bucket/2023/{TITLE}.SAFE/MTD_MSIL2A.xml"
+    assert bundle.read("MTD_MSIL2A.xml") == b"MTD_MSIL2A.xml"
+    assert open_bundle(f"/vsis3/bucket/2023/{TITLE}.SAFE").names == bundle.names
+    with pytest.raises(SceneError, match=r"there is nothing in s3://bucket/2022/a.SAFE"):
+        open_bundle("s3://bucket/2022/a.SAFE")
+    with pytest.raises(SceneError, match=r"cannot read s3://bucket/\S+none.xml"):
+        bundle.read("none.xml")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.SAFE/MTD_MSIL2A.xml", "x" * 9)
+    store.put("p.zip", buffer.getvalue())
+    far = open_bundle("s3://bucket/p.zip")
+    assert (far.names, far.read(far.names[0])) == (("a.SAFE/MTD_MSIL2A.xml",), b"x" * 9)
+    assert far.gdal("b") == "/vsizip/{/vsis3/bucket/p.zip}/b"
 
 
 def test_a_safe_folder(whole_safe):

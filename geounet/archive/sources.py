@@ -13,7 +13,6 @@ import os
 import re
 import string
 import sys
-from configparser import ConfigParser
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -23,14 +22,13 @@ from urllib.parse import unquote, urljoin, urlsplit
 from rasterio.errors import RasterioError
 
 from geounet import remote
+from geounet.buckets import list_pages, store_of, url_of
 from geounet.crossings import date_in_name
 from geounet.errors import ConfigError
 from geounet.outlines import acquisition_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from obstore.store import ObjectStore
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Source", "check_template", "find_scenes", "identify", "target_of"]
 
@@ -225,81 +223,13 @@ def _prefix(prefix: str) -> Iterator[Source]:
         ConfigError: obstore is not installed.
         SceneError: the bucket cannot be listed.
     """
-    url = _url(prefix)
-    store, path = _store(url)
+    url = url_of(prefix)
+    store, path = store_of(url)
     root = url[: len(url) - len(path) - 1]
-    for page in _pages(store, path, prefix):
+    for page in list_pages(store, path, prefix):
         for found in page:
             if PurePosixPath(found["path"]).suffix.lower() in SUFFIXES:
                 yield Source(f"{root}/{found['path']}", _etag(found))
-
-
-def _pages(store: ObjectStore, path: str, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-    import obstore  # noqa: PLC0415 - only where it is asked for
-    from obstore.exceptions import BaseError  # noqa: PLC0415
-
-    try:
-        yield from obstore.list(store, prefix=path)
-    except (BaseError, OSError) as error:
-        failure = remote.explain(prefix, error)
-    else:
-        return
-    raise failure  # outside the handler: the cause may hold what opens doors
-
-
-_VSI = re.compile(r"^/vsi(s3|gs|az|curl)(?:_streaming)?/")
-
-
-def _url(uri: str) -> str:
-    """GDAL's path of a remote scene as a URL."""
-    return _VSI.sub(lambda kind: "" if kind[1] == "curl" else f"{kind[1]}://", uri)
-
-
-def _store(url: str) -> tuple[ObjectStore, str]:
-    """The store of a URL, with GDAL's settings, and the path in it."""
-    try:
-        from obstore.store import from_url  # noqa: PLC0415 - only where it is asked for
-    except ImportError as error:
-        raise ConfigError(
-            "listing object stores takes obstore: pip install 'geounet[cloud]'."
-        ) from error
-    parts = urlsplit(url)
-    root = f"{parts.scheme}://{parts.netloc}"
-    settings = {"retry_config": {"max_retries": 3}, **_settings(parts.scheme)}
-    return from_url(root, **settings), parts.path.lstrip("/")
-
-
-def _settings(scheme: str, env: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What GDAL's names for S3 settings mean to obstore, which reads AWS's own names by itself."""
-    if scheme != "s3":
-        return {}
-    settings: dict[str, Any] = {}
-    if endpoint := env.get("AWS_S3_ENDPOINT"):
-        plain = env.get("AWS_HTTPS", "YES").upper() in {"NO", "FALSE", "OFF", "0"}
-        settings["endpoint"] = f"http{'' if plain else 's'}://{endpoint}"
-        settings["client_options"] = {"allow_http": plain}
-    if env.get("AWS_NO_SIGN_REQUEST", "").upper() in {"YES", "TRUE", "ON", "1"}:
-        return {**settings, "skip_signature": True}
-    return settings if "AWS_ACCESS_KEY_ID" in env else {**settings, **_profile(env)}
-
-
-def _profile(env: Mapping[str, str]) -> dict[str, str]:
-    """Keys and region of a profile in the files of ``~/.aws``, which GDAL reads and obstore not."""
-    name = env.get("AWS_PROFILE") or env.get("AWS_DEFAULT_PROFILE") or "default"
-    files = ConfigParser(interpolation=None)
-    files.read(
-        Path(env.get(variable) or f"~/.aws/{file}").expanduser()
-        for variable, file in (
-            ("AWS_CONFIG_FILE", "config"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
-        )
-    )
-    sections = [files[title] for title in (f"profile {name}", name) if title in files]
-    known = {key: value for section in sections for key, value in section.items()}
-    if {"AWS_REGION", "AWS_DEFAULT_REGION"} & env.keys():
-        known.pop("region", None)
-    wanted = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region")
-    return {key: known[key] for key in wanted if key in known}
 
 
 def _etag(found: Mapping[str, Any]) -> str:
@@ -335,7 +265,7 @@ def _identify_remote(uri: str) -> str | None:
     except ImportError:
         return None
     try:
-        return _etag(obstore.head(*_store(_url(uri))))
+        return _etag(obstore.head(*store_of(url_of(uri))))
     except (BaseError, OSError, ValueError):  # the scene's own error is told when it is read
         return None
 

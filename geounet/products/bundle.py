@@ -1,6 +1,7 @@
-"""Files that belong together: a folder, a zip or tar archive, a list.
+"""Files that belong together: a folder, a zip or tar archive, a list; here or on a server.
 
-Archives are read in place (GDAL's /vsizip and /vsitar); nothing is ever unpacked to disk.
+Archives are read in place (GDAL's /vsizip and /vsitar); nothing is ever unpacked to disk. Of a
+remote zip its table of contents and the metadata are fetched, then what is read of the bands.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import tarfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from geounet import remote
+from geounet.buckets import list_pages, open_object, read_object, store_of, url_of
 from geounet.errors import SceneError
 
 if TYPE_CHECKING:
@@ -40,9 +43,11 @@ class Bundle:
     """What GDAL needs in front of a name."""
     names: tuple[str, ...]
     """Relative to the root, with forward slashes, sorted."""
-    kind: Literal["folder", "zip", "tar", "list"] = "folder"
+    kind: Literal["folder", "zip", "tar", "list", "far folder", "far zip"] = "folder"
     path: Path = field(default_factory=Path)
     """The folder or archive."""
+    url: str = field(default="", repr=False)
+    """Of a remote folder or archive; it may hold a signature."""
 
     def gdal(self, name: str) -> str:
         """What GDAL opens for a file."""
@@ -72,6 +77,11 @@ class Bundle:
         if self.kind == "zip":
             with zipfile.ZipFile(self.path) as archive, archive.open(name) as file:
                 return file.read(most)
+        if self.kind == "far zip":
+            with _far_file(self.url) as far, zipfile.ZipFile(far) as archive:
+                return archive.read(name) if archive.getinfo(name).file_size < most else bytes(most)
+        if self.kind == "far folder":
+            return read_object(f"{self.url}/{name}")
         if self.kind == "tar":
             with tarfile.open(self.path, "r:") as tar:
                 member = tar.extractfile(name)
@@ -81,22 +91,25 @@ class Bundle:
 
 
 def open_bundle(uri: str) -> Bundle | None:
-    """The files of a local folder or archive; None for anything else.
+    """The files of a folder or archive; None for anything else.
+
+    Of what is remote, zips and, in buckets, Sentinel-2's folders are taken.
 
     Raises:
         SceneError: an archive is damaged, or a name in it climbs out of it; a folder holds more
-            than one product could.
+            than one product could, or cannot be listed.
+        ConfigError: a bucket cannot be listed, for obstore is not installed.
     """
     path = Path(uri)
     if _is_far(uri):
-        return None
+        return _far_bundle(uri)
     if path.is_dir():
         names = tuple(sorted(_names_in_folder(path, uri)))
         return Bundle(uri, f"{path.absolute()}/", names, "folder", path)
     if not path.is_file():
         return None
     if path.suffix.lower() == ".zip":
-        names = _checked(_names_in_zip(path), uri)
+        names = _checked(_names_in_zip(path, uri), uri)
         return Bundle(uri, f"/vsizip/{{{path.absolute()}}}/", names, "zip", path)
     if path.suffix.lower() == ".tar":
         names = _checked(_names_in_tar(path), uri)
@@ -123,6 +136,47 @@ def list_bundle(uris: Sequence[str | os.PathLike[str]]) -> Bundle:
     return Bundle(f"{re.sub(r'(SR_)?B?$', '', common)}*", "", tuple(places), "list")
 
 
+def _far_bundle(uri: str) -> Bundle | None:
+    url = url_of(uri)
+    if not url.startswith(("http://", "https://", "s3://", "gs://", "az://")):
+        return None
+    place = urlsplit(url).path.rstrip("/").lower()
+    shown = remote.redact(uri)
+    if place.endswith(".zip"):
+        with _far_file(url) as file:
+            names = _checked(_names_in_zip(file, shown), shown)
+        return Bundle(shown, f"/vsizip/{{{remote.gdal_path(url)}}}/", names, "far zip", url=url)
+    if not place.endswith(".safe"):
+        return None
+    if url.startswith("http"):
+        raise SceneError(
+            f"a web server does not list a folder; got {shown}. Give the address of its .zip, of "
+            f"its STAC item, or of the bucket (s3://)."
+        )
+    url = url.rstrip("/")
+    names = tuple(sorted(_names_in_bucket(url)))
+    return Bundle(shown, f"{remote.gdal_path(url)}/", names, "far folder", url=url)
+
+
+def _far_file(url: str) -> IO[bytes]:
+    return remote.open_url(url) if url.startswith("http") else open_object(url)
+
+
+def _names_in_bucket(url: str) -> Iterator[str]:
+    store, path = store_of(url)
+    found = (one["path"] for page in list_pages(store, f"{path}/", url) for one in page)
+    count = 0
+    for count, name in enumerate(found, start=1):
+        if count > _MOST_FILES:
+            raise SceneError(
+                f"a scene's folder holds one product; {url} holds more than {_MOST_FILES} files."
+            )
+        if not name.rpartition("/")[2].startswith("."):
+            yield name.removeprefix(f"{path}/")
+    if not count:
+        raise SceneError(f"a folder must hold files; there is nothing in {url}.")
+
+
 def _is_far(uri: str) -> bool:
     return uri.startswith("/vsi") or "://" in uri
 
@@ -142,7 +196,7 @@ def _names_in_folder(folder: Path, uri: str) -> list[str]:
     return names
 
 
-def _names_in_zip(path: Path) -> Iterator[str]:
+def _names_in_zip(path: Path | IO[bytes], shown: str) -> Iterator[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -153,7 +207,7 @@ def _names_in_zip(path: Path) -> Iterator[str]:
                     yield member.filename
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise SceneError(
-            f"a zip must be whole; {path}: {error}. The download may have been cut short; get it "
+            f"a zip must be whole; {shown}: {error}. The download may have been cut short; get it "
             f"again."
         ) from error
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from affine import Affine
@@ -24,7 +25,8 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError
 
-from geounet.errors import ConfigError, SceneError
+from geounet.buckets import store_below, url_of
+from geounet.errors import ConfigError, GeounetError, SceneError
 from geounet.products.product import CloudLayer, Product
 from geounet.radiometry import Evidence, Statement
 from geounet.remote import redact, stem
@@ -165,11 +167,16 @@ def find_cube(uri: str, *, time: str | None = None) -> Product | None:
         SceneError: it cannot be read, has no bands, or holds several moments and none was chosen.
         ConfigError: no moment or several begin as was told, or xarray is not installed.
     """
-    if not _ENDING.search(uri.rstrip("/")):
-        return None
     uri = uri.rstrip("/")
+    if _ending(uri) is None:
+        return None
     with _opened(uri) as dataset:
         return _product(uri, dataset, time)
+
+
+def _ending(uri: str) -> str | None:
+    found = _ENDING.search(urlsplit(uri).path if "://" in uri else uri)
+    return found[0].lower() if found else None
 
 
 @contextmanager
@@ -184,21 +191,32 @@ def _opened(uri: str) -> Iterator[xr.Dataset]:
         ) from error
     if "://" not in uri and not Path(uri).exists():
         raise SceneError(f"a scene must exist: there is no {uri}.")
-    engine = "zarr" if uri.lower().endswith(".zarr") else None
+    engine = "zarr" if _ending(uri) == ".zarr" else None
+    if "://" in uri and engine is None:
+        raise SceneError(f"netCDF is read from disk; download {redact(uri)} and give its path.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = xr.open_dataset(
-                uri, engine=engine, mask_and_scale=False, decode_coords="all", cache=False,
-                chunks=None,
+                _store(uri) if "://" in uri else uri, engine=engine, mask_and_scale=False,
+                decode_coords="all", cache=False, chunks=None,
             )  # fmt: skip
+    except GeounetError:
+        raise
     except Exception as error:  # noqa: BLE001 - each format's package raises its own
         raise SceneError(
-            f"cannot open {redact(uri)} with xarray: {redact(str(error))}. It may be damaged; for "
-            f"netCDF and Zarr install 'geounet[xarray]', and give netCDF as a path on disk."
+            f"cannot open {redact(uri)} with xarray: {redact(str(error))}. Check the path; it may "
+            f"be damaged, or a package be missing that pip install 'geounet[xarray]' brings."
         ) from None
     with dataset:
         yield dataset
+
+
+def _store(uri: str) -> Any:
+    """Zarr's store of a URL."""
+    from zarr.storage import ObjectStore  # noqa: PLC0415 - only where it is asked for
+
+    return ObjectStore(store_below(url_of(uri)), read_only=True)
 
 
 # -- what of it is a scene -------------------------------------------------------------------------
