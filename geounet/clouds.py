@@ -160,7 +160,8 @@ def _opened(uri: str) -> Iterator[rasterio.DatasetReader]:
         try:
             source = stack.enter_context(open_raster(uri, redact(uri)))
         except SceneError as error:
-            raise SceneError(f"a cloud mask must be a raster: {error}") from error
+            text = str(error).replace("a scene must", "a cloud mask must", 1)
+            raise SceneError(text) from error
         yield source
 
 

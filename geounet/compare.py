@@ -109,7 +109,10 @@ def open_raster(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         try:
             return rasterio.open(path)
         except (RasterioError, OSError) as error:
-            raise SceneError(f"a raster that GDAL opens is wanted; got {path}: {error}") from error
+            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+            raise SceneError(
+                f"a mask must be a raster that GDAL opens; {path}: {reason}."
+            ) from error
 
 
 def grid_of(source: rasterio.DatasetReader) -> Grid:

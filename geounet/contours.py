@@ -302,7 +302,7 @@ class Contourer:
         """
         if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self._width:
             raise ConfigError(
-                f"Rows of a probability are uint8[n, {self._width}]; "
+                f"rows of a probability are uint8[n, {self._width}]; "
                 f"got {rows.dtype}{list(rows.shape)}."
             )
         step = max(1, _CHUNK_PIXELS // self._width)

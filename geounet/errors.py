@@ -9,6 +9,15 @@
 Each message gives the rule, the value received, and what to do.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import BaseModel, ValidationError
+
 
 class GeounetError(Exception):
     """Parent of every error that geounet raises on purpose."""
@@ -35,3 +44,38 @@ class ConfigError(GeounetError, ValueError):
 
 class GeounetWarning(UserWarning):
     """Something that the result depends on had to be assumed."""
+
+
+def broken_rule(
+    error: ValidationError, schema: type[BaseModel], others: Iterable[str] = ()
+) -> ConfigError:
+    """The first of the rules that options break, with the option's name and value.
+
+    Args:
+        error: what pydantic says.
+        schema: whose options they are.
+        others: names of options that may stand beside them.
+    """
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    name, got = ".".join(place), f"got {first['input']!r}"
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"there is no option {name!r}{_nearest(place, schema, others)}")
+    if first["type"] == "missing":
+        short = isinstance(first["loc"][-1], int)
+        return ConfigError(
+            f"{place[0]} has too few values; {got}." if short else f"{name} must be given."
+        )
+    text = first["msg"].removeprefix("Value error, ")
+    if text.startswith("Input "):
+        return ConfigError(f"{name} {text.removeprefix('Input ')}; {got}.")
+    return ConfigError(f"{name}: {text}; {got}." if name else f"{text}.")
+
+
+def _nearest(place: list[str], schema: Any, others: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - keeps `import geounet` fast
+
+    for part in place[:-1]:
+        schema = schema.model_fields[part].annotation
+    near = difflib.get_close_matches(place[-1], [*schema.model_fields, *others], 1)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -122,13 +122,13 @@ class Shaping:
             if not (value >= 0 and np.isfinite(value)):
                 raise ConfigError(f"{name} is a number, 0 or more; got {value!r}.")
         if self.connectivity not in (4, 8):
-            raise ConfigError(f"The connectivity is 4 or 8; got {self.connectivity!r}.")
+            raise ConfigError(f"connectivity is 4 or 8; got {self.connectivity!r}.")
         level_of(self.threshold)
         if self.edges not in ("pixel", "contour"):
-            raise ConfigError(f"The edges are pixel or contour; got {self.edges!r}.")
+            raise ConfigError(f"edges are pixel or contour; got {self.edges!r}.")
         if self.edges == "contour" and (self.connectivity, self.code) != (4, 1):
             raise ConfigError(
-                "Contours are those of water, and never touch at a corner: they take neither "
+                "contours are those of water, and never touch at a corner: they take neither "
                 f"connectivity 8 nor another code; got {self.connectivity} and {self.code}."
             )
 
@@ -287,7 +287,7 @@ class Outliner:
             ConfigError: If contours are asked for without probability.
         """
         if shaping.edges == "contour" and not probability:
-            raise ConfigError("Contours follow the probability of water; there is none.")
+            raise ConfigError("contours follow the probability of water; there is none.")
         contour = shaping.edges == "contour" and polygons
         asked = {"polygons": polygons, "shoreline": shoreline}
         self._kinds = [kind for kind, wanted in asked.items() if wanted]
@@ -345,7 +345,7 @@ class Outliner:
     def _contour_polygons(self) -> ContourPolygons:
         if self._contours is None:
             if self._contour is None:
-                raise ConfigError("Shorelines were not asked for when the rows came.")
+                raise ConfigError("shorelines were not asked for when the rows came.")
             self._contours = self._contour.finish()
         return self._contours
 
@@ -647,12 +647,12 @@ def check_crs(to_crs: str | None, crs: object) -> None:
     if not to_crs:
         return
     if not crs:
-        raise ConfigError(f"Without a CRS there is no way to {to_crs}; give the raster one.")
+        raise ConfigError(f"without a CRS there is no way to {to_crs}; give the raster one.")
     try:
         pyproj.CRS.from_user_input(to_crs)
     except pyproj.exceptions.CRSError as error:
         raise ConfigError(
-            f"The CRS of the output is one that PROJ knows, like EPSG:4326; got {to_crs!r}."
+            f"the CRS of the output is one that PROJ knows, like EPSG:4326; got {to_crs!r}."
         ) from error
 
 
@@ -841,7 +841,7 @@ def _open_pair(
         return first, None
     second = stack.enter_context(_open(probability))
     if (second.shape, second.transform, second.crs) != (first.shape, first.transform, first.crs):
-        raise SceneError(f"The mask {path} and the probability {probability} differ in grid.")
+        raise SceneError(f"the mask {path} and the probability {probability} differ in grid.")
     if not _is_probability(second):
         raise SceneError(f"{probability} is no water probability in steps of 1/250.")
     return first, second

@@ -180,12 +180,15 @@ def read_polygons(path: str | os.PathLike[str]) -> tuple[NDArray[np.object_], st
         meta, _, geometries, _ = pyogrio.raw.read(path, columns=[], force_2d=True)
     except (DataSourceError, DataLayerError, OSError) as error:
         raise ConfigError(
-            f"a geometry must be a vector file with polygons (GeoJSON, GeoPackage, …); "
-            f"{path}: {error}."
+            f"a geometry must be a vector file with polygons (GeoJSON, GeoPackage, …); {path} is "
+            f"none: {str(error).removeprefix(f'{path}: ').split('; ')[0].rstrip('.')}."
         ) from error
     if geometries is None:
         raise ConfigError(f"a geometry must hold a polygon; {path} has no geometries at all.")
-    return shapely.from_wkb(geometries), meta["crs"]
+    found = shapely.from_wkb(geometries)
+    if not len(_polygons(found)):
+        raise ConfigError(f"a geometry must hold a polygon that is not empty; {path} has none.")
+    return found, meta["crs"]
 
 
 def corners(transform: Affine, width: int, height: int) -> list[tuple[float, float]]:

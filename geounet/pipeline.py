@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import geounet
 from geounet.blending import BlendWindow, StripBlender
 from geounet.engines import EngineChoice, EngineName, choose_engine, open_ladder, resolve_device
-from geounet.errors import ConfigError, GeounetWarning
+from geounet.errors import ConfigError, GeounetWarning, broken_rule
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
-from geounet.model import Inputs, Model, load_model, match_bands
+from geounet.model import Inputs, Model, ModelSpec, load_model, match_bands
 from geounet.outlines import LAYERS, Outliner, Shaping, acquisition_time, check_crs
 from geounet.products.product import CloudRule  # noqa: TC001 - pydantic looks it up
 from geounet.reading import ahead, read_window_rows
@@ -55,6 +55,10 @@ __all__ = [
     "run",
     "run_job",
 ]
+
+
+_SLACK = 1.5
+"""How many times finer or coarser than a model's own pixels may be without a word."""
 
 
 class RunConfig(BaseModel):
@@ -151,9 +155,7 @@ class RunConfig(BaseModel):
         try:
             return cls(**options)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"][:1])
-            raise ConfigError(f"{name}: {first['msg']}; got {first['input']!r}.") from error
+            raise broken_rule(error, cls) from error
 
     def opened(
         self,
@@ -357,7 +359,11 @@ def prepare(
 
 
 def fit(scene: Scene, model: Model, config: RunConfig, *, look: bool = True) -> Job:
-    """Like `prepare`, for a scene and a model that are at hand; `look` reads a few pixels."""
+    """Like `prepare`, for a scene and a model that are at hand; `look` reads a few pixels.
+
+    Warns:
+        GeounetWarning: the scene's pixels are of another size than those that the model learned.
+    """
     inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     plan = _plan(scene.grid, model, config)
     config.shaping()
@@ -371,9 +377,24 @@ def fit(scene: Scene, model: Model, config: RunConfig, *, look: bool = True) -> 
     if look:
         scene = scene.checked(inputs.read)
         inputs = match_bands(model.spec, scene.bands, scene.radiometry)
+    _warn_of_pixel_size(scene, model.spec)
     device = resolve_device(config.device)
     engine = choose_engine(model, device, config.engine)
     return Job(scene, model, inputs, plan, config, device, engine)
+
+
+def _warn_of_pixel_size(scene: Scene, spec: ModelSpec) -> None:
+    """Say so where pixels are clearly finer or coarser than those that the model learned."""
+    if scene.grid.crs is None:
+        return
+    size, (least, most) = float(np.sqrt(np.median(scene.grid.pixel_areas()))), spec.gsd
+    if not least / _SLACK <= size <= most * _SLACK:
+        warnings.warn(
+            f"{scene.uri} has pixels of {size:.3g} m, and the model {spec.name} learned from "
+            f"{least:g} to {most:g} m: how good its mask is there was not measured.",
+            GeounetWarning,
+            stacklevel=3,
+        )
 
 
 def _plan(grid: Grid, model: Model, config: RunConfig) -> WindowPlan:

@@ -136,6 +136,11 @@ class Radiometry:
     """True where the user said so; pixels that contradict are no more than a warning."""
 
     @property
+    def numbers(self) -> str:
+        """Scale and offset, for people to read."""
+        return str(Statement(self.reason, self.scale, self.offset))
+
+    @property
     def decision(self) -> str:
         """The reason, marked where it was assumed; for the record."""
         return self.reason + (" (assumed)" if self.assumed else "")
@@ -453,10 +458,10 @@ def check_radiometry(
     if radiometry.told and not faults.impossible:
         return _with(radiometry, f"{faults.certain[0]}, with {radiometry.reason}.")
     if rival is None:
-        raise SceneError(f"{faults.certain[0]}, if {radiometry.reason}. {faults.advice}")
+        raise SceneError(f"{faults.certain[0]}, with {radiometry.reason}. {faults.advice}")
     warning = (
-        f"{faults.certain[0]}, if {radiometry.reason}: {rival} is taken instead ({rival.source}). "
-        f"Settle it with --scale and --offset."
+        f"{faults.certain[0]}, with {radiometry.reason}: {rival} is taken instead "
+        f"({rival.source}). Settle it with --scale and --offset."
     )
     reason = f"{rival} ({rival.source}), against {radiometry.reason}: {faults.certain[0]}"
     return Radiometry(rival.scale, rival.offset, reason, warnings=(warning,))

@@ -531,13 +531,27 @@ def open_scene(
             masked=_has_mask(source, names),
             block=product.block or source.block_shapes[0],
         )
+        if nodata is not None and not _can_be(nodata, np.dtype(source.dtypes[0])):
+            raise ConfigError(
+                f"--nodata must be a number that a pixel can hold; got {nodata:g}, and {uri} is "
+                f"{source.dtypes[0]}."
+            )
         if len(set(source.dtypes)) > 1:
             raise SceneError(
                 f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
             )
-    _warn_of_assumptions(scene)
+        points = source.gcps[0]
+    _warn_of_assumptions(scene, points=bool(points))
     scene = replace(scene, clouds=_clouds_of(scene, cloud_mask, cloud_rule))
     return _part_of(scene, window, bbox, bbox_crs, geometry)
+
+
+def _can_be(number: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a pixel of a type can hold a number."""
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    limits = np.iinfo(dtype)
+    return float(number).is_integer() and limits.min <= number <= limits.max
 
 
 def _clouds_of(
@@ -632,10 +646,14 @@ def _decide(product: Product, scale: float | None, offset: float | None) -> Radi
         raise SceneError(f"{product.uri}: {error}") from error
 
 
-def _warn_of_assumptions(scene: Scene) -> None:
+def _warn_of_assumptions(scene: Scene, *, points: bool) -> None:
+    """Warn of what had to be assumed; `points` says that ground control points place the scene."""
     if scene.grid.crs is None:
         warnings.warn(
-            f"{scene.uri} has no CRS: the outputs have none either, and areas are in squared "
+            f"{scene.uri} is placed by ground control points alone, which are not followed: the "
+            f"outputs have no CRS, and areas are in pixels. Warp it first, with gdalwarp."
+            if points
+            else f"{scene.uri} has no CRS: the outputs have none either, and areas are in squared "
             f"pixel units of its transform.",
             GeounetWarning,
             stacklevel=3,

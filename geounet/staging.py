@@ -36,8 +36,10 @@ def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
     """
     for folder in {path.absolute().parent for path in outputs.values()}:
         nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
-        if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
-            raise _not_writable(folder, f"{nearest} is none")
+        if not nearest.is_dir():
+            raise _not_writable(folder, f"{nearest} is a file")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _not_writable(folder, f"there is no permission to write to {nearest}")
     for path in outputs.values():
         try:
             path.lstat()
@@ -140,6 +142,6 @@ def _rename(draft: Path, path: Path) -> None:
 
 def _not_writable(folder: Path, reason: object) -> OutputError:
     return OutputError(
-        f"the output must be a folder that can be written to: {folder}: {reason}. "
+        f"outputs need a folder that can be written to; {folder} is none: {reason}. "
         f"Choose another --output."
     )

@@ -203,7 +203,7 @@ class Polygonizer:
         if width < 1:
             raise ConfigError(f"A mask is at least one pixel wide; got width={width}.")
         if connectivity not in (4, 8):
-            raise ConfigError(f"The connectivity is 4 or 8; got {connectivity!r}.")
+            raise ConfigError(f"connectivity is 4 or 8; got {connectivity!r}.")
         self._width = width
         self._connectivity: Connectivity = connectivity
         self._code = code
@@ -223,7 +223,7 @@ class Polygonizer:
         """
         if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self._width:
             raise ConfigError(
-                f"Rows of a mask are uint8[n, {self._width}]; got {rows.dtype}{list(rows.shape)}."
+                f"rows of a mask are uint8[n, {self._width}]; got {rows.dtype}{list(rows.shape)}."
             )
         step = max(1, _CHUNK_PIXELS // self._width)
         for top in range(0, len(rows), step):
@@ -636,7 +636,7 @@ class PixelPolygons:
             ConfigError: If `min_area` is negative or not finite.
         """
         if not (min_area >= 0 and np.isfinite(min_area)):
-            raise ConfigError(f"The minimum area is a number of m², 0 or more; got {min_area!r}.")
+            raise ConfigError(f"the minimum area is a number of m², 0 or more; got {min_area!r}.")
         known = pyproj_crs(crs)
         area, perimeter = self.measure(transform, known)
         keep = ~(area < min_area)  # an area that cannot be known is no reason to drop water
@@ -1104,7 +1104,7 @@ def polygonize(
             )
             return polygons.to_frame(source.transform, source.crs, min_area=min_area)
     except RasterioError as error:
-        raise SceneError(f"The mask {path} cannot be read: {error}") from error
+        raise SceneError(f"the mask {path} cannot be read: {error}") from error
 
 
 def _strips(source: rasterio.DatasetReader) -> Iterator[Bytes]:

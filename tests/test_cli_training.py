@@ -107,7 +107,7 @@ def test_labels_of_other_numbers(call, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "loss.nam=1"], "there is no key 'loss.nam'; did you mean 'name'?"),
+        (["--set", "loss.nam=1"], "there is no option 'loss.nam'; did you mean 'name'?"),
         (["--set", "seed"], "a setting is KEY=VALUE"),
         (["--set", "a b=1"], "a setting's key must be"),
         (["--window", "33"], "window must be a multiple of 2"),

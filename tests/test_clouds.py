@@ -254,7 +254,7 @@ def test_of_several_bands_the_named_one_is_taken(make_raster):
 
 
 def test_what_is_no_raster_is_refused(tmp_path):
-    with pytest.raises(SceneError, match=r"a cloud mask must be a raster.*no .*none.tif"):
+    with pytest.raises(SceneError, match=r"a cloud mask must exist: there is no .*none.tif"):
         cloud_layer(tmp_path / "none.tif")
 
 

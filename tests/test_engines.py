@@ -174,7 +174,7 @@ def test_devices():
 
 @pytest.mark.parametrize("name", ["tpu9", "cuda:99", "", "meta:x", "CPU 1"])
 def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(ConfigError, match=r"--device must be auto, cpu, cuda.*got '.*'") as caught:
+    with pytest.raises(ConfigError, match=r"--device must be .*got '.*'") as caught:
         resolve_device(name)
     assert "\n" not in str(caught.value)
 

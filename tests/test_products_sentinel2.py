@@ -310,6 +310,12 @@ def test_a_folder_of_jp2_files_of_l1c(tmp_path):
     assert product.evidence.product is None
 
 
+def test_a_pattern_of_jp2_files_is_named_by_what_they_share(tmp_path):
+    for band in ("B03", "B04", "B08"):
+        _write_jp2(tmp_path / f"T31UFU_{band}.jp2", _numbers(band, 10), 10)
+    assert find_product(f"{tmp_path}/T31UFU_B*.jp2").stem == "T31UFU"
+
+
 def test_names_tell_the_baseline_where_there_is_no_metadata(safe):
     (safe / "MTD_MSIL2A.xml").unlink()
     evidence = find_product(safe).evidence

@@ -127,6 +127,11 @@ def test_a_pattern_that_fits_nothing(tmp_path):
         find_product(f"{tmp_path}/*.tif")
 
 
+def test_an_empty_name_is_refused():
+    with pytest.raises(SceneError, match="a scene must be named"):
+        find_product("")
+
+
 def test_the_one_raster_of_a_folder_is_the_scene(make_single, tmp_path):
     path = make_single("one/picture.tif")
     assert find_product(path.parent).path == str(path)

@@ -336,11 +336,11 @@ def test_what_no_dark_pixel_settles_is_refused_with_what_to_do(kind):
     [
         (_pixels("lake", offset=-0.1), {},
          (r"near 0.1 in short-wave infrared \(0.10\d\), near infrared \(0.11\d\), red \(0.11\d\) "
-         r"alike, if uint16 taken as.*Give --offset -0.1 if .* or --offset 0 if")),
-        (_pixels("lake", offset=-0.1), S2, "alike, if uint16 taken as"),
-        (_pixels("lake", offset=-0.1), {"bands": (1e-4, 0.0)}, "alike, if scale and offset from"),
+         r"alike, with uint16 taken as.*Give --offset -0.1 if .* or --offset 0 if")),
+        (_pixels("lake", offset=-0.1), S2, "alike, with uint16 taken as"),
+        (_pixels("lake", offset=-0.1), {"bands": (1e-4, 0.0)}, "alike, with scale and offset from"),
         (_pixels("lake", offset=-0.1), {**S2, "product": (1e-4, 0.0)}, "MTD_MSIL2A.xml"),
-        (_pixels("lake", offset=-0.1) * 1e-4, {"dtype": "float32"}, "alike, if floating point"),
+        (_pixels("lake", offset=-0.1) * 1e-4, {"dtype": "float32"}, "alike, with floating point"),
         (_pixels("lake"), {**S2, "product": (1e-4, -0.1)}, "below zero.*MTD_MSIL2A.xml"),
         (_pixels("forest"), {"bands": (1e-4, -0.1)}, r"median is -0.035.*or --offset 0 if"),
         # another scale: Landsat's Collection 2, and Level 1 without its MTL

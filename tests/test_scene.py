@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 import geounet
@@ -52,6 +53,19 @@ def test_crs_and_transform_are_kept_exactly(make_raster, crs, transform):
     assert scene.grid.shape == (37, 29)
 
 
+def test_a_file_with_ground_control_points_alone_is_told_so(tmp_path):
+    corners = [(0, 0), (0, 9), (9, 0), (9, 9)]
+    points = [GroundControlPoint(r, c, 5e5 + 10 * c, 4e6 - 10 * r) for r, c in corners]
+    shape = {"count": 3, "height": 9, "width": 9, "dtype": "uint16"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", gcps=points, crs="EPSG:32629", **shape
+    ) as file:
+        file.write(_numbers(9, 9))
+        file.descriptions, file.scales = GRN, (1e-4,) * 3
+    with pytest.warns(GeounetWarning, match=r"a.tif is placed by ground control points alone"):
+        assert open_scene(tmp_path / "a.tif").grid.crs is None
+
+
 def test_a_file_without_a_crs_works_and_warns(make_raster):
     path = make_raster(_numbers(), crs=None, **TOLD)
     with pytest.warns(GeounetWarning, match=r"scene.tif has no CRS.*squared pixel units"):
@@ -90,6 +104,9 @@ def test_what_else_is_known_before_a_pixel_is_read(make_raster):
     assert scene.bands == (*GRN, "QA")
     assert (scene.dtype, scene.nodata, scene.masked, scene.block) == ("uint16", 0, False, (16, 32))
     assert open_scene(path, nodata=7).nodata == 7
+    for never in (70_000, -1, 0.5, float("nan")):
+        with pytest.raises(ConfigError, match=f"a pixel can hold; got {never:g}.*uint16"):
+            open_scene(path, nodata=never)
     assert open_scene(path, bands=("nir", "-", "B04", "-")).bands == ("nir", "-", "red", "-")
 
 
@@ -421,7 +438,9 @@ def test_a_missing_file():
 def test_not_a_raster(tmp_path, content):
     path = tmp_path / "notes.tif"
     path.write_bytes(content)
-    with pytest.raises(SceneError, match=r"must be a raster that GDAL opens: .*notes\.tif"):
+    with pytest.raises(
+        SceneError, match=r"must be a raster that GDAL opens; .*notes\.tif is none: "
+    ):
         open_scene(path)
 
 

@@ -41,10 +41,10 @@ def test_keyword_arguments_are_relative_to_the_working_folder():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rat": 1}, "no key 'learning_rat'"),
-        ({"step": 5}, "no key 'step'; did you mean 'steps'"),
-        ({"loss": {"gama": 2}}, "no key 'loss.gama'; did you mean 'gamma'"),
-        ({"loss": {"name": "hinge"}}, "loss.name: .*'bce'.* got 'hinge'"),
+        ({"learning_rat": 1}, "no option 'learning_rat'"),
+        ({"step": 5}, "no option 'step'; did you mean 'steps'"),
+        ({"loss": {"gama": 2}}, "no option 'loss.gama'; did you mean 'gamma'"),
+        ({"loss": {"name": "hinge"}}, "loss.name should be .*'bce'.* got 'hinge'"),
         ({"steps": 0}, "steps: .* got 0"),
         ({"steps": 5, "epochs": 1}, "steps or epochs, not both"),
         ({"bands": ["B03", "B99"]}, "bands: not known: B99"),

@@ -41,7 +41,7 @@ from geounet.archive.sources import (
 )
 from geounet.archive.strips import run_spread
 from geounet.archive.tasks import Extra, Large, Task, segment
-from geounet.errors import ConfigError
+from geounet.errors import ConfigError, broken_rule
 from geounet.model import load_model, shipped_models
 from geounet.pipeline import RunConfig
 from geounet.remote import is_remote, redact
@@ -221,13 +221,13 @@ def batch(
 
 def _settled(options: dict[str, Any], output: Path) -> tuple[BatchConfig, RunConfig]:
     """Tell the batch's options from those of each run."""
-    own = {name: value for name, value in options.items() if name in BatchConfig.model_fields}
-    rest = {name: value for name, value in options.items() if name not in own}
+    runs = RunConfig.model_fields.keys() - BatchConfig.model_fields.keys()
+    own = {name: value for name, value in options.items() if name not in runs}
+    rest = {name: value for name, value in options.items() if name in runs}
     try:
         settings = BatchConfig(**own)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from error
+        raise broken_rule(error, BatchConfig, runs) from error
     config = RunConfig.of(**rest, output=output)
     config.shaping()
     return settings, config.model_copy(update=_absolute(config))

@@ -316,9 +316,22 @@ def models(
 
 
 def _contract(model: Model) -> dict[str, Any]:
-    record = {**model.spec.model_dump(mode="json"), "sha256": model.digest}
-    record["bands"] = ", ".join(
-        band.name + (" (required)" if band.required else "") for band in model.spec.bands
-    )
-    del record["normalisation"]
-    return record
+    """A model's contract for people, without what only the network needs."""
+    spec = model.spec
+    multiple, remainder = spec.tile_multiple, spec.tile_remainder
+    return {
+        "model": f"{spec.name} {spec.version}",
+        "network": " with ".join(
+            filter(None, (spec.architecture.decoder, spec.architecture.encoder))
+        ),
+        "needs": ", ".join(band.name for band in spec.bands if band.required),
+        "uses": ", ".join(band.name for band in spec.bands if not band.required),
+        "classes": ", ".join(spec.classes),
+        "pixels": f"of {spec.gsd[0]:g} to {spec.gsd[1]:g} m",
+        "tile": f"{spec.tile}, overlap {spec.overlap} (or any multiple of {multiple}"
+        + (f" plus {remainder})" if remainder else ")"),
+        "licence": spec.licence or "not stated",
+        **{name: f"{value:.4f}" for name, value in spec.metrics.items()},
+        "learned from": "; ".join(spec.sources) or "not stated",
+        "sha256": model.digest,
+    }

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", int, float)
 _Four: TypeAlias = tuple[_Number, _Number, _Number, _Number]
 
+_SCENE, _PART, _CLOUDS = "What the scene is", "A part of it", "Clouds"
+PREDICTION, POLYGONS = "Prediction", "Polygons and shorelines"
+
 
 class Resample(StrEnum):
     """How bands of coarser pixels come onto the grid of the finest."""
@@ -89,6 +92,7 @@ Bands = Annotated[
     typer.Option(
         help="Names of all bands in file order, e.g. B02,B03,B04,B08; '-' leaves one out.",
         show_default="found out",
+        rich_help_panel=_SCENE,
     ),
 ]
 SensorOption = Annotated[
@@ -97,25 +101,36 @@ SensorOption = Annotated[
         "--sensor",
         help="Which sensor it is from: sentinel-2-l2a, landsat-8, hls-l30, ...",
         show_default="found out",
+        rich_help_panel=_SCENE,
     ),
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(help="Reflectance per stored number.", show_default="found out"),
+    typer.Option(
+        help="Reflectance per stored number.", show_default="found out", rich_help_panel=_SCENE
+    ),
 ]
 Offset = Annotated[
     float | None,
     typer.Option(
         help="Reflectance at stored number 0: -0.1 for Sentinel-2 from baseline 04.00 on.",
         show_default="found out",
+        rich_help_panel=_SCENE,
     ),
 ]
 Nodata = Annotated[
     float | None,
-    typer.Option(help="Stored number that means 'not observed'.", show_default="the file's"),
+    typer.Option(
+        help="Stored number that means 'not observed'.",
+        show_default="the file's",
+        rich_help_panel=_SCENE,
+    ),
 ]
 Resampling = Annotated[
-    Resample, typer.Option(help="How bands of coarser pixels come onto the grid of the finest.")
+    Resample,
+    typer.Option(
+        help="How bands of coarser pixels come onto the grid of the finest.", rich_help_panel=_SCENE
+    ),
 ]
 PartWindow = Annotated[
     str | None,
@@ -124,6 +139,7 @@ PartWindow = Annotated[
         help="A part of the scene in pixels: first column, first row, width, height.",
         metavar="COL,ROW,WIDTH,HEIGHT",
         show_default="all of it",
+        rich_help_panel=_PART,
     ),
 ]
 PartBox = Annotated[
@@ -133,6 +149,7 @@ PartBox = Annotated[
         help="A part of the scene in coordinates of its CRS or --bbox-crs.",
         metavar="MINX,MINY,MAXX,MAXY",
         show_default="all of it",
+        rich_help_panel=_PART,
     ),
 ]
 PartBoxCrs = Annotated[
@@ -141,6 +158,7 @@ PartBoxCrs = Annotated[
         "--bbox-crs",
         help="CRS of --bbox: EPSG:4326 for longitude and latitude, …",
         show_default="the scene's",
+        rich_help_panel=_PART,
     ),
 ]
 PartGeometry = Annotated[
@@ -149,6 +167,7 @@ PartGeometry = Annotated[
         "--geometry",
         help="Vector file of polygons; what lies outside them is not observed.",
         show_default="all of it",
+        rich_help_panel=_PART,
     ),
 ]
 
@@ -170,6 +189,7 @@ CloudMask = Annotated[
     typer.Option(
         help="Raster that says where clouds hide the ground, of any grid; 'product' for its own.",
         show_default="none",
+        rich_help_panel=_CLOUDS,
     ),
 ]
 CloudRule = Annotated[
@@ -178,6 +198,7 @@ CloudRule = Annotated[
         help="What its numbers are: Sentinel-2's classes, Landsat's or HLS's bits, bands of "
         "PlanetScope's or Sentinel-2 L1C's, a mask of geounet's, or all but 0.",
         show_default="found out",
+        rich_help_panel=_CLOUDS,
     ),
 ]
 Moment = Annotated[
@@ -191,23 +212,44 @@ Moment = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 EdgesOption = Annotated[
     Edges,
-    typer.Option(help="Polygons along pixel edges, or through pixels at the threshold's level."),
+    typer.Option(
+        help="Polygons along pixel edges, or through pixels at the threshold's level.",
+        rich_help_panel=POLYGONS,
+    ),
 ]
-OutFormat = Annotated[Format, typer.Option(help="Format of the polygons and shorelines.")]
+OutFormat = Annotated[
+    Format, typer.Option(help="Format of the polygons and shorelines.", rich_help_panel=POLYGONS)
+]
 Threshold = Annotated[float, typer.Option(help="Least probability of water.")]
 ToCrs = Annotated[
     str | None,
-    typer.Option(help="CRS of polygons and shorelines: EPSG:4326, …", show_default="the raster's"),
+    typer.Option(
+        help="CRS of polygons and shorelines: EPSG:4326, …",
+        show_default="the raster's",
+        rich_help_panel=POLYGONS,
+    ),
 ]
 Connectivity = Annotated[
-    int, typer.Option(help="8 joins pixels that touch at a corner only, 4 does not.")
+    int,
+    typer.Option(
+        help="8 joins pixels that touch at a corner only, 4 does not.", rich_help_panel=POLYGONS
+    ),
 ]
-MinArea = Annotated[float, typer.Option(help="Least area of a polygon in m2.")]
+MinArea = Annotated[
+    float, typer.Option(help="Least area of a polygon in m2.", rich_help_panel=POLYGONS)
+]
 FillHoles = Annotated[
-    float, typer.Option(help="Fill holes up to this many m2, with what lies in them.")
+    float,
+    typer.Option(
+        help="Fill holes up to this many m2, with what lies in them.", rich_help_panel=POLYGONS
+    ),
 ]
 Simplify = Annotated[
-    float, typer.Option(help="Take out detail below this many metres; shared edges stay shared.")
+    float,
+    typer.Option(
+        help="Take out detail below this many metres; shared edges stay shared.",
+        rich_help_panel=POLYGONS,
+    ),
 ]
 Smooth = Annotated[
     float,

@@ -12,6 +12,8 @@ import typer
 
 from geounet.cli.application import app
 from geounet.cli.options import (
+    POLYGONS,
+    PREDICTION,
     AsJson,
     Bands,
     Blend,
@@ -82,29 +84,55 @@ def run(
     cloud_rule: CloudRule = None,
     time: Moment = None,
     tile: Annotated[
-        int | None, typer.Option(help="Window size in pixels.", show_default="the model's")
+        int | None,
+        typer.Option(
+            help="Window size in pixels.", show_default="the model's", rich_help_panel=PREDICTION
+        ),
     ] = None,
     overlap: Annotated[
         int | None,
-        typer.Option(help="Pixels that windows share at least.", show_default="the model's"),
+        typer.Option(
+            help="Pixels that windows share at least.",
+            show_default="the model's",
+            rich_help_panel=PREDICTION,
+        ),
     ] = None,
-    blend: Annotated[Blend, typer.Option(help="How windows fade into each other.")] = Blend.hann,
+    blend: Annotated[
+        Blend, typer.Option(help="How windows fade into each other.", rich_help_panel=PREDICTION)
+    ] = Blend.hann,
     threshold: Threshold = 0.5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=PREDICTION)
+    ] = "auto",
     engine: Annotated[
-        Engine, typer.Option(help="What runs the network; OpenVINO does on the CPU.")
+        Engine,
+        typer.Option(
+            help="What runs the network; OpenVINO does on the CPU.", rich_help_panel=PREDICTION
+        ),
     ] = Engine.auto,
     batch: Annotated[
         int | None,
-        typer.Option(help="Windows predicted at once.", show_default="by the device"),
+        typer.Option(
+            help="Windows predicted at once.",
+            show_default="by the device",
+            rich_help_panel=PREDICTION,
+        ),
     ] = None,
     probability: Annotated[
-        bool, typer.Option("--probability", help="Also write the water probability.")
+        bool,
+        typer.Option("--probability", help="Also write the water probability."),
     ] = False,
-    polygons: Annotated[bool, typer.Option(help="Write the water's polygons.")] = True,
+    polygons: Annotated[
+        bool, typer.Option(help="Write the water's polygons.", rich_help_panel=POLYGONS)
+    ] = True,
     edges: EdgesOption = Edges.pixel,
     shoreline: Annotated[
-        bool, typer.Option("--shoreline", help="Also write lines with the water on their left.")
+        bool,
+        typer.Option(
+            "--shoreline",
+            help="Also write lines with the water on their left.",
+            rich_help_panel=POLYGONS,
+        ),
     ] = False,
     format: OutFormat = Format.gpkg,  # noqa: A002
     to_crs: ToCrs = None,
@@ -114,7 +142,8 @@ def run(
     smooth: Smooth = 0.0,
     connectivity: Connectivity = 4,
     quicklook: Annotated[
-        bool, typer.Option("--quicklook", help="Also write a PNG of scene and water.")
+        bool,
+        typer.Option("--quicklook", help="Also write a PNG of scene and water."),
     ] = False,
     overwrite: Overwrite = False,
     scheduler: Annotated[
@@ -122,6 +151,7 @@ def run(
         typer.Option(
             help="A Dask cluster (tcp://host:8786 or its scheduler's file) that shares the rows.",
             show_default="this process",
+            rich_help_panel=PREDICTION,
         ),
     ] = None,
     dry_run: Annotated[
@@ -151,7 +181,8 @@ def run(
     picture = output / f"{name or job.scene.stem}_quicklook.png"
     check_free(job.outputs | ({"quicklook": picture} if quicklook else {}), overwrite=overwrite)
     if dry_run or verbose:
-        say(_plan_record(job), as_json=as_json and dry_run, to_stderr=not dry_run)
+        in_json = as_json and dry_run
+        say(_plan_record(job, as_json=in_json), as_json=in_json, to_stderr=not dry_run)
     if dry_run:
         return
     with progress_bar(hidden=quiet or as_json) as on_progress:
@@ -213,7 +244,7 @@ def _info_record(scene: Scene, *, as_json: bool) -> dict[str, Any]:
         "level": product.level or "not known",
         "acquired": product.acquired or "not known",
     }
-    record = _scene_record(scene)
+    record = _scene_record(scene, as_json=as_json)
     return {
         "scene": record.pop("scene"),
         **({key: getattr(product, key) for key in known} if as_json else known),
@@ -266,7 +297,7 @@ def _band_lines(details: Sequence[dict[str, Any]]) -> dict[str, str]:
     return lines
 
 
-def _scene_record(scene: Scene) -> dict[str, Any]:
+def _scene_record(scene: Scene, *, as_json: bool) -> dict[str, Any]:
     grid, radiometry, nodata = scene.grid, scene.radiometry, scene.nodata
     crs = grid.crs.to_string() if grid.crs else None
     return {
@@ -279,15 +310,18 @@ def _scene_record(scene: Scene) -> dict[str, Any]:
         "type": scene.dtype,
         "nodata": str(nodata) if nodata is not None and not math.isfinite(nodata) else nodata,
         "bands": ", ".join(scene.bands),
-        "radiometry": radiometry.reason,
-        "assumed": radiometry.assumed,
+        **(
+            {"radiometry": radiometry.reason, "assumed": radiometry.assumed}
+            if as_json
+            else {"reflectance": radiometry.numbers, "radiometry": radiometry.decision}
+        ),
     }
 
 
-def _plan_record(job: Job) -> dict[str, Any]:
+def _plan_record(job: Job, *, as_json: bool) -> dict[str, Any]:
     plan = job.plan
     return {
-        **_scene_record(job.scene),
+        **_scene_record(job.scene, as_json=as_json),
         "model": f"{job.model.spec.name} {job.model.spec.version}",
         "bands used": ", ".join(f"{k}={v}" for k, v in job.bands_used.items()),
         "bands missing": ", ".join(job.bands_missing) or "none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,10 +38,12 @@ def resolve_device(name: str = "auto") -> str:
     torch, which takes seconds to load, is asked only where the answer may be another than the CPU.
 
     Raises:
-        ConfigError: a name that torch does not know, or a device that this machine lacks.
+        ConfigError: a name that is none of these, or a device that this machine lacks.
     """
     if name == "cpu" or (name == "auto" and not _may_have_a_card()):
         return "cpu"
+    if not re.fullmatch(r"auto|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps; got {name!r}.")
     import torch  # noqa: PLC0415 - costs seconds
 
     if name == "auto":
@@ -50,9 +53,9 @@ def resolve_device(name: str = "auto") -> str:
     try:
         torch.empty(0, device=torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise ConfigError(
-            f"--device must be auto, cpu, cuda, cuda:N or mps, and present; got {name!r} ({reason})"
+            f"--device must be there; got {name!r}: {reason}. auto takes the best that is."
         ) from error
     return name
 

@@ -78,6 +78,8 @@ def _bundle(uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> B
     if not isinstance(uri, (str, os.PathLike)):
         return list_bundle(uri)
     text = os.fspath(uri)
+    if not text:
+        raise SceneError("a scene must be named; got an empty text.")
     path = Path(text)
     if _METADATA.fullmatch(path.name) and path.is_file():
         text = str(path.parent)

@@ -67,8 +67,10 @@ def _opened(path: str, uri: str) -> rasterio.DatasetReader:
         except (RasterioError, OSError) as error:
             if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
                 raise SceneError(f"a scene must exist: there is no {uri}.") from error
+            reason = str(error).removeprefix(f"{uri}: ").rstrip(".")
             raise SceneError(
-                f"a scene must be a raster that GDAL opens: {uri}: {str(error).rstrip('.')}."
+                f"a scene must be a raster that GDAL opens; {uri} is none: {reason}. If it was "
+                f"downloaded it may have been cut short; get it again."
             ) from error
 
 

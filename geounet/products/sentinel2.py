@@ -334,7 +334,9 @@ def _iso(text: str) -> str:
 
 
 def _stem(bundle: Bundle, file: _File) -> str:
-    """The folder's name, but for those that every product has."""
+    """The folder's name, but for those that every product has; of a list what files share."""
+    if bundle.kind == "list":
+        return PurePosixPath(file.scene).name.strip("_-. ") or "scene"
     for part in reversed([*Path(bundle.uri).absolute().parts]):
         if not re.fullmatch(r"IMG_DATA|R[126]0m|GRANULE", part):
             return Path(part).stem if part.lower().endswith((".safe", ".zip")) else part

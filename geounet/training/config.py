@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from pathlib import Path  # noqa: TC003 - pydantic reads it
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from geounet.errors import ConfigError
+from geounet.errors import ConfigError, broken_rule
 from geounet.model import Architecture
 from geounet.sensors import common_name
 
@@ -237,7 +236,7 @@ class TrainConfig(_Frozen):
         try:
             return cls(**options)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            raise broken_rule(error, cls) from error
 
 
 def read_config(path: Path, **options: Any) -> TrainConfig:
@@ -289,23 +288,3 @@ def parse_setting(text: str) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             continue
     raise ConfigError(f"a setting's key must be letters, dots and underscores; got {key!r}.")
-
-
-def _explain(error: ValidationError) -> str:
-    """The first thing that is wrong, with the key that it is about."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
-        return f"there is no key {'.'.join(place)!r}{_nearest(place)}."
-    if first["type"] == "missing":
-        return f"{'.'.join(place)} must be given."
-    text = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(place)}: {text}; got {first['input']!r}." if place else f"{text}."
-
-
-def _nearest(place: list[str]) -> str:
-    model: Any = TrainConfig
-    for part in place[:-1]:
-        model = model.model_fields[part].annotation
-    near = difflib.get_close_matches(place[-1], model.model_fields, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
