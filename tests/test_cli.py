@@ -180,7 +180,6 @@ def test_run_writes_and_says_what_it_did(call, scene, network, tmp_path):
     lines = _table(said)
     assert lines["model"].startswith("tiny 7 on ")
     assert lines["bands"] == "B03=green, B04=red, B08=nir"
-    assert lines["reflectance"] == "scale 0.0001, offset 0"
     assert lines["radiometry"] == "scale and offset from the band metadata"
     assert lines["mask"] == str(out / "scene_mask.tif")
     assert lines["polygons"] == str(out / "scene_water.gpkg")
@@ -457,15 +456,15 @@ def _no_such_device(path, network):
 
 
 def _threshold(path, network):
-    return 2, "threshold: ", ("--threshold", "2")
+    return 2, "threshold should ", ("--threshold", "2")
 
 
 def _not_a_number(path, network):
-    return 2, "threshold: ", ("--threshold", "nan")
+    return 2, "threshold should ", ("--threshold", "nan")
 
 
 def _connectivity(path, network):
-    return 2, "connectivity: ", ("--connectivity", "5")
+    return 2, "connectivity should ", ("--connectivity", "5")
 
 
 def _no_model(path, network):
@@ -677,7 +676,7 @@ class TestVectorize:
             (("--edges", "contour"), 2, "there is none"),
             (("--connectivity", "6"), 2, "4 or 8; got 6"),
             (("--to-crs", "EPSG:1"), 2, "got 'EPSG:1'"),
-            (("-o", tmp_path / "a.shp"), 2, "Shapefiles are not written"),
+            (("-o", tmp_path / "a.shp"), 2, "shapefiles are not written"),
             (("-o", tmp_path / "none" / "a.gpkg"), 1, "there is no"),
         ):
             got, said, err = call("vectorize", mask, *options)

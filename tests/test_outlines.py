@@ -356,7 +356,7 @@ def test_contours_need_a_probability() -> None:
 def test_output_crs_that_cannot_be_are_refused() -> None:
     check_crs(None, None)
     check_crs("EPSG:4326", "EPSG:32631")
-    with pytest.raises(ConfigError, match="Without a CRS"):
+    with pytest.raises(ConfigError, match="without a CRS"):
         check_crs("EPSG:4326", None)
     with pytest.raises(ConfigError, match="got 'EPSG:0'"):
         check_crs("EPSG:0", "EPSG:32631")
