@@ -50,7 +50,7 @@ _ONE_AT_A_TIME = threading.Lock()
 """A model takes the whole machine: strips that a scheduler starts together wait for each other."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ArrayScene(Scene):
     """A scene whose pixels are an array's."""
 

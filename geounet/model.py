@@ -67,6 +67,10 @@ class Model:
     digest: str
     """SHA-256 of the model file, or of the weights of a network that came from no file."""
 
+    def __repr__(self) -> str:
+        bands = ", ".join(band.name for band in self.spec.bands)
+        return f"<Model {self.spec.name} {self.spec.version}: {bands}; sha256 {self.digest[:12]}>"
+
     @cached_property
     def network(self) -> Segmenter:
         """The network. The first use of one that is in a file imports torch and reads it.

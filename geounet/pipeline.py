@@ -375,9 +375,9 @@ def fit(scene: Scene, model: Model, config: RunConfig, *, look: bool = True) -> 
             f"Use --format gpkg, parquet or fgb."
         )
     if look:
+        _warn_of_pixel_size(scene, model.spec)
         scene = scene.checked(inputs.read)
         inputs = match_bands(model.spec, scene.bands, scene.radiometry)
-    _warn_of_pixel_size(scene, model.spec)
     device = resolve_device(config.device)
     engine = choose_engine(model, device, config.engine)
     return Job(scene, model, inputs, plan, config, device, engine)
@@ -545,7 +545,11 @@ def run(
     Args:
         scene: path or URI of a raster, or what else `open_scene` takes.
         on_progress: called as windows are done.
-        options: fields of `RunConfig`: ``output="out/"``, ``probability=True``, …
+        options: fields of `RunConfig`, the command's options (`geounet run --help`): output, name,
+            overwrite; model, device, engine, batch, tile, overlap, blend, threshold; of the scene
+            bands, sensor, scale, offset, nodata, resampling, window, bbox, bbox_crs, geometry,
+            cloud_mask, cloud_rule; of what is written probability, polygons, shoreline, edges,
+            format, to_crs, min_area, fill_holes, simplify, smooth, connectivity.
 
     Raises:
         ConfigError: an option that is not known or breaks a rule.

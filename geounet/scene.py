@@ -176,6 +176,11 @@ class Scene:
     clouds: CloudLayer | None = None
     """What says where clouds hide the ground; None where nothing does."""
 
+    def __repr__(self) -> str:
+        crs = self.grid.crs.to_string() if self.grid.crs else "no CRS"
+        size = f"{self.grid.width} x {self.grid.height} pixels"
+        return f"<{type(self).__name__} {self.uri}: {size}, {crs}; {', '.join(self.bands)}>"
+
     @property
     def stem(self) -> str:
         """Outputs are named after it; of a file, its name without folder and suffix."""

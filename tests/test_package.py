@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module, resources
@@ -70,6 +71,11 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'segmented'"):
         _ = geounet.segmented
     assert dir(geounet) == sorted(geounet.__all__)
+
+
+def test_the_docstring_of_run_names_every_option():
+    told = geounet.run.__doc__.partition("options: ")[2].partition("Raises:")[0]
+    assert set(geounet.RunConfig.model_fields) <= set(re.findall(r"\w+", told))
 
 
 def test_typing_file_ships():

@@ -1,4 +1,5 @@
 import pickle
+import re
 import shutil
 import threading
 import warnings
@@ -51,6 +52,12 @@ def test_crs_and_transform_are_kept_exactly(make_raster, crs, transform):
     scene = open_scene(make_raster(_numbers(), crs=crs, transform=transform, **TOLD))
     assert scene.grid == Grid(CRS.from_string(crs), transform, 29, 37)
     assert scene.grid.shape == (37, 29)
+
+
+def test_a_scene_and_a_model_show_themselves_in_a_line(make_raster):
+    scene = open_scene(make_raster(_numbers(), **TOLD))
+    assert repr(scene) == f"<Scene {scene.uri}: 29 x 37 pixels, EPSG:32629; green, red, nir>"
+    assert re.fullmatch(r"<Model default \S+: B02, .*; sha256 \w{12}>", repr(geounet.load_model()))
 
 
 def test_a_file_with_ground_control_points_alone_is_told_so(tmp_path):
