@@ -72,7 +72,7 @@ def level_of(threshold: float) -> int:
         ConfigError: If the threshold is not between 0 and 1.
     """
     if not 0 < threshold < 1:
-        raise ConfigError(f"The threshold lies between 0 and 1; got {threshold!r}.")
+        raise ConfigError(f"the threshold lies between 0 and 1; got {threshold!r}.")
     return max(1, int(np.ceil(round(threshold / PROBABILITY_SCALE, 6))))
 
 
@@ -282,7 +282,7 @@ class Contourer:
             ConfigError: If the width is not positive or the threshold not between 0 and 1.
         """
         if width < 1:
-            raise ConfigError(f"A raster is at least one pixel wide; got width={width}.")
+            raise ConfigError(f"a raster is at least one pixel wide; got width={width}.")
         self._width = width
         self._level = level_of(threshold)
         self._smooth = smooth

@@ -545,8 +545,8 @@ def open_scene(
             raise SceneError(
                 f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
             )
-        points = source.gcps[0]
-    _warn_of_assumptions(scene, points=bool(points))
+        points = bool(source.gcps[0])
+    _warn_of_assumptions(scene, points=points)
     scene = replace(scene, clouds=_clouds_of(scene, cloud_mask, cloud_rule))
     return _part_of(scene, window, bbox, bbox_crs, geometry)
 

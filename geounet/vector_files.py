@@ -149,7 +149,7 @@ def save(
         except OSError as error:
             if error is pieces.error:
                 raise
-            raise OutputError(f"The output {path} cannot be written: {error}") from error
+            raise OutputError(f"the output {path} cannot be written: {error}") from error
         if written != pieces.rows:
             raise OutputError(
                 f"The file {path} would hold {written} of {pieces.rows} {layer}; is the disk full?"
@@ -166,9 +166,9 @@ def check_writable(path: Path, name: Format | None, *, overwrite: bool) -> None:
     """
     _format(path, name)
     if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputError(f"The output {path} exists; name another one or allow overwriting.")
+        raise OutputError(f"the output {path} exists; name another one or allow overwriting.")
     if not path.parent.is_dir():
-        raise OutputError(f"The output's folder must exist; there is no {path.parent}.")
+        raise OutputError(f"the output's folder must exist; there is no {path.parent}.")
 
 
 def _format(path: Path, name: str | None) -> Format:
@@ -176,13 +176,13 @@ def _format(path: Path, name: str | None) -> Format:
     asked = suffix.removeprefix(".") if name is None else name
     if asked in ("shp", "shapefile"):
         raise ConfigError(
-            "Shapefiles are not written: they cut names to 10 letters, hold 2 GB, have no "
+            "shapefiles are not written: they cut names to 10 letters, hold 2 GB, have no "
             "true/false values and no certain CRS. Use gpkg, parquet, fgb or geojson."
         )
     kind = _FORMATS.get(suffix) if name is None else _FORMATS.get(f".{name}")
     if kind is None:
         raise ConfigError(
-            "The format is gpkg, parquet, fgb or geojson, or follows from the suffix; "
+            "the format is gpkg, parquet, fgb or geojson, or follows from the suffix; "
             f"got {asked!r}."
         )
     return kind
@@ -200,7 +200,7 @@ class _Pieces:
         )
         first = next(pieces, None)
         if first is None:
-            raise ConfigError("A file is written from one table or more, which may be empty.")
+            raise ConfigError("a file is written from one table or more, which may be empty.")
         self.first: gpd.GeoDataFrame = first
         """The first piece, which shows what columns and CRS all have."""
         self.rows = 0

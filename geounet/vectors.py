@@ -201,7 +201,7 @@ class Polygonizer:
             ConfigError: If the width is not positive or the connectivity neither 4 nor 8.
         """
         if width < 1:
-            raise ConfigError(f"A mask is at least one pixel wide; got width={width}.")
+            raise ConfigError(f"a mask is at least one pixel wide; got width={width}.")
         if connectivity not in (4, 8):
             raise ConfigError(f"connectivity is 4 or 8; got {connectivity!r}.")
         self._width = width

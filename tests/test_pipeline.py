@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import tracemalloc
+import warnings
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
@@ -731,7 +732,7 @@ def test_bands_in_another_order_give_the_same_mask(make_water, model, tmp_path):
     ("crs", "transform"),
     [
         ("EPSG:32629", Affine(7.5, 3.25, 5e5, 2.75, -8.5, 4.4e6)),
-        ("EPSG:4326", Affine(1e-3, 0, 10, 0, -1e-3, 60)),
+        ("EPSG:4326", Affine(2e-4, 0, 10, 0, -2e-4, 60)),
     ],
 )
 def test_any_grid_goes_through(make_water, model, tmp_path, crs, transform):
@@ -743,6 +744,16 @@ def test_any_grid_goes_through(make_water, model, tmp_path, crs, transform):
         assert np.array_equal(file.read(1), expected)
     made = geopandas.read_file(result.outputs["polygons"])
     assert made["area_m2"].sum() == pytest.approx(result.area_km2["water"] * 1e6, rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "told"), [(5, True), (8, False), (40, False), (60, True)])
+def test_pixels_of_another_size_than_the_model_learned_are_told(make_water, model, size, told):
+    path, _ = make_water(50, 40, transform=Affine(size, 0, 5e5, 0, -size, 4.4e6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pipeline.prepare(path, RunConfig())
+    text = f"pixels of {size} m, and the model ratio learned from 10 to 30 m"
+    assert [text in str(warning.message) for warning in caught] == [True] * told
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -1046,7 +1057,7 @@ def test_a_truncated_file_is_a_scene_error_and_leaves_nothing(
 def test_an_output_folder_that_cannot_be_made(make_water, model, tmp_path):
     path, _ = make_water(30, 30)
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OutputError, match=r"folder that can be written to: .*file.*--output"):
+    with pytest.raises(OutputError, match=r"folder that can be written to; .* is a file.*--output"):
         run(path, output=tmp_path / "file" / "out")
     assert model.network.body.windows == 0
     with pytest.raises(OutputError, match="folder that can be written to"):
@@ -1105,22 +1116,22 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(make_water, tmp_path,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tile": 0}, r"^tile: .*greater than or equal to 1; got 0"),
-        ({"overlap": -1}, r"^overlap: "),
+        ({"tile": 0}, r"^tile should .*greater than or equal to 1; got 0"),
+        ({"overlap": -1}, r"^overlap should "),
         ({"tile": 16, "overlap": 16}, "got overlap 16, tile 16"),
-        ({"blend": "hanning"}, r"^blend: .*'hann'.*got 'hanning'"),
-        ({"threshold": 0}, r"^threshold: "),
-        ({"threshold": 1.5}, r"^threshold: .*got 1\.5"),
-        ({"threshold": float("nan")}, r"^threshold: "),
-        ({"min_area": -1}, r"^min_area: "),
-        ({"min_area": float("nan")}, r"^min_area: "),
-        ({"scale": 0}, r"^scale: "),
+        ({"blend": "hanning"}, r"^blend should .*'hann'.*got 'hanning'"),
+        ({"threshold": 0}, r"^threshold should "),
+        ({"threshold": 1.5}, r"^threshold should .*got 1\.5"),
+        ({"threshold": float("nan")}, r"^threshold should "),
+        ({"min_area": -1}, r"^min_area should "),
+        ({"min_area": float("nan")}, r"^min_area should "),
+        ({"scale": 0}, r"^scale should "),
         ({"scale": float("nan")}, r"scale"),
-        ({"batch": 0}, r"^batch: "),
-        ({"connectivity": 6}, r"^connectivity: .*4 or 8.*got 6"),
-        ({"format": "shp"}, r"^format: .*'gpkg'.*got 'shp'"),
+        ({"batch": 0}, r"^batch should "),
+        ({"connectivity": 6}, r"^connectivity should .*4 or 8.*got 6"),
+        ({"format": "shp"}, r"^format should .*'gpkg'.*got 'shp'"),
         ({"device": "tpu9"}, "got 'tpu9'"),
-        ({"tiles": 3}, r"^tiles: .*got 3"),
+        ({"tiles": 3}, r"no option .tiles.; did you mean .tile."),
     ],
 )
 def test_parameters_that_break_a_rule(make_water, model, tmp_path, options, message):

@@ -149,7 +149,7 @@ def test_unknown_formats_are_refused(tmp_path: Path, frame: gpd.GeoDataFrame, na
 def test_the_format_may_be_named(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
     path = write_polygons(frame, tmp_path / "water.pq", format="parquet")
     assert len(gpd.read_parquet(path)) == len(frame)
-    with pytest.raises(ConfigError, match="Shapefiles"):
+    with pytest.raises(ConfigError, match="shapefiles"):
         write_polygons(frame, tmp_path / "water.gpkg", format="shp")
 
 

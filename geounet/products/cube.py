@@ -101,6 +101,7 @@ class CubeReader:
         self.shape = self.height, self.width
         self.crs = CRS.from_wkt(cube.crs) if cube.crs else None
         self.transform = cube.transform
+        self.gcps = (), None
         self.nodata = cube.nodata
         self.dtypes = (first.dtype.name,) * self.count
         self.colorinterp = (ColorInterp.undefined,) * self.count
