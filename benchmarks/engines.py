@@ -20,6 +20,7 @@ import platform
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ import rasterio
 import torch
 
 from geounet import pipeline
-from geounet.engines import open_engine
+from geounet.engines import choose_engine, open_engine
 from geounet.errors import ConfigError
 from geounet.model import load_model
 from geounet.scene import open_scene
@@ -37,7 +38,7 @@ from geounet.tiling import Axis, Window
 if TYPE_CHECKING:
     from geounet.model import Model
 
-ENGINES = ("torch", "openvino", "openvino-int8")
+ENGINES = ("torch", "openvino", "openvino-bf16", "openvino-int8")
 
 
 def speeds(scene: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -67,7 +68,12 @@ def speeds(scene: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def available(model: Model) -> list[str]:
-    return [name for name in ENGINES if name != "openvino-int8" or model.compiled("int8")]
+    """Engines that this model and this processor have."""
+    found = []
+    for name in ENGINES:
+        with suppress(ConfigError):
+            found.append(choose_engine(model, "cpu", name))
+    return found
 
 
 def agreements(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, object]]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from geounet.segmenter import Segmenter
 
 __all__ = [
+    "BFLOAT16_NOTE",
     "Architecture",
     "CompiledKind",
     "InputBand",
@@ -55,6 +56,12 @@ _METADATA_KEY = "geounet"
 
 CompiledKind = Literal["float", "int8"]
 """OpenVINO's network in floats, or with most of it in 8-bit integers."""
+
+BFLOAT16_NOTE = "bfloat16_agreement"
+"""What the file of a network in floats notes if it may compute in bfloat16: the share of pixels
+whose codes were those of float32."""
+_NOTES = 2048
+"""Bytes at the end of such a file that hold its notes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +97,14 @@ class Model:
             return None
         path = compiled_path(self.source, self.digest, kind)
         return path if path.is_file() else None
+
+    def allows_bfloat16(self) -> bool:
+        """Whether masks in bfloat16 were found to agree with those in float32 well enough.
+
+        `pipelines/compile_default.py` looks, and notes it in OpenVINO's network.
+        """
+        path = self.compiled("float")
+        return path is not None and f"<{BFLOAT16_NOTE} ".encode() in path.read_bytes()[-_NOTES:]
 
 
 def compiled_path(model: Path, digest: str, kind: CompiledKind) -> Path:

@@ -109,7 +109,7 @@ class RunConfig(BaseModel):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     engine: EngineChoice = "auto"
-    """``auto``, ``torch``, ``openvino`` or ``openvino-int8``."""
+    """``auto``, ``torch``, ``openvino``, ``openvino-bf16`` or ``openvino-int8``."""
     batch: int | None = Field(default=None, ge=1)
     """Windows predicted at once; None chooses by the device."""
     probability: bool = False

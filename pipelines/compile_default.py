@@ -1,19 +1,22 @@
 """Make the networks that OpenVINO runs on the CPU, beside the file of the model that they are for.
 
-    python pipelines/compile_default.py [--model default] [--data DATA --check CHECK]
+    python pipelines/compile_default.py [--model default] [--check CHECK] [--data DATA]
 
-    default.float-164ee4e6aac7.xml, .bin    in seconds: computes in float32, weights in float16
-    default.int8-164ee4e6aac7.xml, .bin     with --data: most of it in 8-bit integers
+    default.float-164ee4e6aac7.xml, .bin    in seconds: computes in floats, weights in float16
+    default.int8-164ee4e6aac7.xml, .bin     with --data: coarse maps in 8-bit integers
 
 Names and contents hold the SHA-256 of the model file, and fit no other: run this again whenever the
 model file changes. Networks of older model files of the same name are removed.
 
-DATA and CHECK are folders of scenes, NAME.tif; labels beside them are not looked at. Windows of
-DATA, some with bands left out, tell the range of every number inside the network. Post-training
-quantization (NNCF, ``pip install nncf``) then rounds as much of the network as the masks of CHECK
-allow: what is most sensitive, the first and the last convolutions, stays in floats, more and more
-of it until the masks agree with those of the float32 network on a share of the pixels. Where no
-step reaches that share, there is no 8-bit network.
+CHECK is a folder of scenes, NAME.tif, with hand labels NAME.label.tif beside them where there are
+some. With it, the network is run in bfloat16 too, and may compute in it from then on if enough
+pixels get the code that PyTorch gives them in float32, and water's IoU loses little.
+
+DATA is a folder of scenes for 8 bits; labels beside them are not looked at. Windows of it, some
+with bands left out, tell the range of every number inside the network. Post-training quantization
+(NNCF, ``pip install nncf``) then rounds its coarse maps: fine ones, next to the result, are what
+masks are sensitive to, and stay in floats from finer to coarser until the masks of CHECK agree.
+Where none do, there is no 8-bit network.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import json
 import logging
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,21 +35,21 @@ import openvino as ov
 import rasterio
 import torch
 
-from geounet.deciding import decide
-from geounet.engines.openvino_engine import DIGEST_KEY, convert_network
-from geounet.evaluate import restrict_bands
-from geounet.model import compiled_path, load_model, match_bands, shipped_models
+from geounet.engines.openvino_engine import DIGEST_KEY, convert_network, has_bfloat16
+from geounet.evaluate import confusion, restrict_bands
+from geounet.model import BFLOAT16_NOTE, compiled_path, load_model, match_bands, shipped_models
+from geounet.pipeline import RunConfig, predict_mask
 from geounet.scene import open_scene
-from geounet.tiling import Window, WindowPlan
+from geounet.tiling import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from geounet.model import Model
+    from geounet.model import CompiledKind, Model
     from geounet.scene import Scene
 
-STEPS = ((0, 0), (1, 1), (5, 1), (5, 3), (5, 5), (5, 7), (5, 11), (5, 21))
-"""How many of the first and of the last convolutions stay in float32."""
+STEPS = (1, 2, 4, 8, 16)
+"""Maps this much coarser than the scene, and coarser ones, are computed in 8 bits: one try each."""
 PATTERNS = (None, None, "6", "4")
 """Bands that a window has: all that there are in half of them, or as many as other sensors have."""
 BIT_OF_DATA = 0.3
@@ -63,6 +66,16 @@ class Sample:
     """bool [height, width]"""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """How well masks of one engine agree with PyTorch's in float32."""
+
+    agreement: float
+    """Share of all observed pixels that have the same code."""
+    iou_loss: float
+    """By how much water's IoU with the hand labels fell, on the scene where it fell most."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     path = Path(shipped_models().get(options.model, options.model))
@@ -73,36 +86,84 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *path.parent.glob(f"{path.stem}.int8-*"),
     ):
         old.unlink()
-    save(network, model, compiled_path(path, model.digest, "float"))
+    save(network, model, "float")
+    if not options.check:
+        return
+    checks = scenes(options.check)
+    expected = masks(model, checks, "torch")
+    if has_bfloat16():
+        verdict = judge("openvino-bf16", model, checks, expected)
+        if passes(verdict, options):
+            save(network, model, "float", {BFLOAT16_NOTE: f"{verdict.agreement:.6f}"})
+    else:
+        print("this processor has no bfloat16: it was not tried", file=sys.stderr)
     if options.data:
-        quantized(model, network, compiled_path(path, model.digest, "int8"), options)
+        quantized(model, network, checks, expected, options)
 
 
-def quantized(model: Model, network: ov.Model, path: Path, options: argparse.Namespace) -> None:
+def quantized(
+    model: Model,
+    network: ov.Model,
+    checks: list[Scene],
+    expected: list[np.ndarray],
+    options: argparse.Namespace,
+) -> None:
     """Take the first step whose masks agree well enough."""
     inputs = list(calibration(model, options.data, options))
-    checks = [sample for scene in scenes(options.check) for sample in whole(model, scene)]
-    print(f"{len(inputs)} windows to calibrate, {len(checks)} to check", file=sys.stderr)
-    for first, last in STEPS[options.begin :]:
-        save(quantize(network, inputs, first, last), model, path)
-        share = agreement(model, network, ov.Core().read_model(path), checks)
-        found = {"float_first": first, "float_last": last, "agreement": round(share, 6)}
-        print(json.dumps(found), flush=True)
-        if share >= options.agreement:
+    for coarse in STEPS[options.begin :]:
+        print(f"8 bits for maps {coarse} times coarser, {len(inputs)} windows", file=sys.stderr)
+        path = save(quantize(network, inputs, coarse), model, "int8")
+        if passes(judge("openvino-int8", model, checks, expected), options):
             return
     for part in (path, path.with_suffix(".bin")):
         part.unlink()
     sys.exit(f"no 8-bit network agrees on {options.agreement:.2%} of the pixels: none was kept")
 
 
+def judge(engine: str, model: Model, checks: list[Scene], expected: list[np.ndarray]) -> Verdict:
+    """Compare an engine's masks of some scenes with those expected of them, and with labels."""
+    same, total, losses = 0, 0, [0.0]
+    for scene, truth, made in zip(checks, expected, masks(model, checks, engine), strict=True):
+        seen = truth != 255
+        same += int((made == truth)[seen].sum())
+        total += int(seen.sum())
+        if (hand := hand_label(scene)) is not None:
+            losses.append(confusion(hand, truth).iou - confusion(hand, made).iou)
+    verdict = Verdict(round(same / total, 6), round(max(losses), 6))
+    print(json.dumps({"engine": engine, **asdict(verdict)}), flush=True)
+    return verdict
+
+
+def passes(verdict: Verdict, options: argparse.Namespace) -> bool:
+    return verdict.agreement >= options.agreement and verdict.iou_loss < options.iou_loss
+
+
+def masks(model: Model, checks: list[Scene], engine: str) -> list[np.ndarray]:
+    config = RunConfig.of(device="cpu", engine=engine)
+    return [predict_mask(scene, model, config) for scene in checks]
+
+
+def hand_label(scene: Scene) -> np.ndarray | None:
+    """The hand label beside a scene, if there is one."""
+    path = Path(scene.uri)
+    path = path.with_name(f"{path.stem}.label.tif")
+    if not path.is_file():
+        return None
+    with rasterio.open(path) as file:
+        return (
+            file.read(file.descriptions.index("hand") + 1) if "hand" in file.descriptions else None
+        )
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of scenes to calibrate 8 bits with")
-    parser.add_argument("--check", type=Path, help="folder of scenes to judge 8 bits by")
+    parser.add_argument("--check", type=Path, help="folder of scenes to judge fewer bits by")
     parser.add_argument("--model", default="default", help="a model's name or file")
-    parser.add_argument("--begin", type=int, default=0, help="steps to leave out, of 8")
+    parser.add_argument("--begin", type=int, default=0, help="steps to leave out, of 5")
     parser.add_argument("--agreement", type=float, default=0.999, help="least share of pixels")
-    parser.add_argument("--windows", type=int, default=200, help="windows to calibrate with")
+    parser.add_argument("--iou-loss", type=float, default=0.002, help="greatest loss of IoU")
+    parser.add_argument("--windows", type=int, default=120, help="windows to calibrate with")
     parser.add_argument("--size", type=int, default=256, help="side of these windows in pixels")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -152,16 +213,6 @@ def restricted(scene: Scene, pattern: str | None) -> Scene:
     return restrict_bands(scene, pattern)
 
 
-def whole(model: Model, scene: Scene) -> Iterator[Sample]:
-    """All of a scene in windows of the model's own size."""
-    plan = WindowPlan(*scene.grid.shape, model.spec.tile, 0)
-    for top in plan.rows.starts:
-        for left in plan.cols.starts:
-            sample = read(model, scene, Window(top, left, plan.rows.tile, plan.cols.tile))
-            if sample.observed.any():
-                yield sample
-
-
 @torch.inference_mode()
 def read(model: Model, scene: Scene, window: Window) -> Sample:
     """A window's network input, padded with pixels that were not observed."""
@@ -179,8 +230,8 @@ def read(model: Model, scene: Scene, window: Window) -> Sample:
     return Sample(bands.numpy(), valid)
 
 
-def quantize(network: ov.Model, inputs: list[Sample], first: int, last: int) -> ov.Model:
-    """Quantize all convolutions but some of the first and of the last.
+def quantize(network: ov.Model, inputs: list[Sample], coarse: int) -> ov.Model:
+    """Quantize the convolutions that give maps so much coarser than the input, or coarser still.
 
     Sums and enlargements stay in float32 too: rounding them costs agreement and gains no time.
     Ranges are those that lose least by the numbers' histogram; the largest number seen is a poor
@@ -193,17 +244,12 @@ def quantize(network: ov.Model, inputs: list[Sample], first: int, last: int) -> 
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet  # noqa: PLC0415
 
     nncf.set_log_level(logging.ERROR)
-    names = [
-        o.get_friendly_name()
-        for o in network.get_ordered_ops()
-        if "Convolution" in o.get_type_name()
-    ]
     return nncf.quantize(
         network.clone(),
         nncf.Dataset(inputs, lambda sample: sample.bands),
         subset_size=len(inputs),
         ignored_scope=nncf.IgnoredScope(
-            names=sorted({*names[:first], *names[len(names) - last :]}),
+            names=finer_convolutions(network, coarse),
             types=["Add", "Interpolate"],
             validate=False,
         ),
@@ -213,29 +259,30 @@ def quantize(network: ov.Model, inputs: list[Sample], first: int, last: int) -> 
     )
 
 
-def agreement(model: Model, network: ov.Model, made: ov.Model, checks: list[Sample]) -> float:
-    """Share of observed pixels that get the same code from both networks."""
-    same = total = 0
-    core, settings = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
-    both = [core.compile_model(which, "CPU", settings) for which in (network, made)]
-    for sample in checks:
-        one, other = (codes(model, run(sample.bands)[0], sample.observed) for run in both)
-        same += int(((one == other) & sample.observed).sum())
-        total += int(sample.observed.sum())
-    return same / total
+def finer_convolutions(network: ov.Model, coarse: int) -> list[str]:
+    """Names of the convolutions whose maps are less than so many times coarser than the input."""
+    side = 1024
+    sized = network.clone()
+    sized.reshape([1, network.input(0).get_partial_shape()[1].get_length(), side, side])
+    return [
+        node.get_friendly_name()
+        for node in sized.get_ordered_ops()
+        if "Convolution" in node.get_type_name()
+        and coarse * list(node.output(0).get_shape())[2] > side
+    ]
 
 
-def codes(model: Model, logits: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    scores = np.exp((logits[0] - logits[0].max(axis=0)) / model.spec.temperature)
-    scores /= scores.sum(axis=0)
-    return decide(scores, observed, model.spec.classes)[0]
-
-
-def save(network: ov.Model, model: Model, path: Path) -> None:
-    """Write the network and the model file's SHA-256; floats are rounded to float16."""
+def save(
+    network: ov.Model, model: Model, kind: CompiledKind, notes: dict[str, str] | None = None
+) -> Path:
+    """Write the network with the model file's SHA-256; floats are rounded to float16."""
+    path = compiled_path(model.source, model.digest, kind)
     made = network.clone()
     made.set_rt_info(model.digest, DIGEST_KEY)
+    for name, value in (notes or {}).items():
+        made.set_rt_info(value, [DIGEST_KEY[0], name])
     ov.save_model(made, path)
+    return path
 
 
 if __name__ == "__main__":

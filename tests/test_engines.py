@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from geounet.engines import choice, choose_engine, open_engine, resolve_device
-from geounet.engines.openvino_engine import DIGEST_KEY, OpenVinoEngine, convert_network
+from geounet.engines import choice, choose_engine, open_engine, openvino_engine, resolve_device
+from geounet.engines.openvino_engine import (
+    DIGEST_KEY,
+    OpenVinoEngine,
+    convert_network,
+    has_bfloat16,
+)
 from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, ModelError
 from geounet.model import (
+    BFLOAT16_NOTE,
     Architecture,
     InputBand,
     Inputs,
@@ -36,6 +42,7 @@ BANDS = tuple(
     for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir"), ("B11", "swir16")]
 )
 ENGINES = ("torch", "openvino")
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
 
 
 def _spec(**changes):
@@ -271,6 +278,59 @@ def test_openvino_does_not_depend_on_the_batch(batch):
     assert np.array_equal(many[1], one[1])
 
 
+def _numbers(engine, dn, cols):
+    """Which numbers each kind of operation is computed with in the compiled network."""
+    made = engine._compile(dn.dtype, (dn.shape[1], cols.tile)).get_runtime_model()
+    found = {}
+    for node in made.get_ordered_ops():
+        name, numbers = (
+            node.rt_info[key].astype(str) for key in ("originalLayersNames", "runtimePrecision")
+        )
+        for part in name.split(","):
+            found.setdefault(part.split("_")[0], set()).add(numbers)
+    return found
+
+
+@needs_bfloat16
+def test_in_bfloat16_only_the_network_is_rounded():
+    """Reflectance, its logarithm and the softmax are computed in float32."""
+    model, cols = _model(**THREE), Axis(76, 32, 8)
+    dn, observed = _scene(32, 76)
+    exact = _scores(OpenVinoEngine(model, MATCHED), dn, observed, cols)[1]
+    engine = OpenVinoEngine(model, MATCHED, precision="bfloat16")
+    made = _scores(engine, dn, observed, cols)[1]
+    assert 0 < np.abs(made - exact).max() < 0.05
+    numbers = _numbers(engine, dn, cols)
+    assert numbers["Log"] == numbers["Softmax"] == {"f32"}
+    assert {"bf16"} in numbers.values()
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("batch", [2, 3])
+def test_in_bfloat16_openvino_does_not_depend_on_the_batch(batch):
+    model, cols = _model(), Axis(200, 32, 8)
+    dn, observed = _scene(32, 200)
+    one, many = (
+        _scores(OpenVinoEngine(model, MATCHED, precision="bfloat16", batch=n), dn, observed, cols)[
+            1
+        ]
+        for n in (1, batch)
+    )
+    assert np.array_equal(one, many)
+
+
+def test_without_bfloat16_it_is_float32(monkeypatch):
+    """A worker's processor may have less than that of the one that chose."""
+    monkeypatch.setattr(openvino_engine, "has_bfloat16", lambda: False)
+    model, cols = _model(), Axis(40, 32, 8)
+    dn, observed = _scene(32, 40)
+    exact, made = (
+        _scores(OpenVinoEngine(model, MATCHED, precision=p), dn, observed, cols)[1]
+        for p in ("float32", "bfloat16")
+    )
+    assert np.array_equal(made, exact)
+
+
 def test_openvino_can_be_stopped_in_the_middle_and_used_again():
     model, cols = _model(), Axis(200, 32, 8)
     dn, observed = _scene(32, 200)
@@ -341,6 +401,39 @@ def test_the_network_beside_a_model_serves_on_the_cpu(beside):
     np.testing.assert_allclose(made, _first(model, "torch"), rtol=0, atol=2e-3)  # float16 weights
 
 
+@pytest.mark.parametrize(
+    ("noted", "processor", "expected"),
+    [
+        (True, True, "openvino-bf16"),
+        (True, False, "openvino"),
+        (False, True, "openvino"),
+    ],
+)
+def test_bfloat16_serves_where_model_and_processor_allow_it(
+    beside, monkeypatch, noted, processor, expected
+):
+    monkeypatch.setattr(choice, "_has_bfloat16", lambda: processor)
+    model = load_model(beside)
+    if noted:
+        network = convert_network(model)
+        network.set_rt_info("0.9995", [DIGEST_KEY[0], BFLOAT16_NOTE])
+        _write(network, model, "float")
+    assert model.allows_bfloat16() is noted
+    assert choose_engine(model, "cpu") == expected
+    assert choose_engine(model, "cuda") == "torch"
+    assert choose_engine(model, "cpu", "openvino") == "openvino"
+
+
+def test_bfloat16_is_refused_where_the_processor_lacks_it(beside, monkeypatch):
+    monkeypatch.setattr(choice, "_has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match=r"openvino-bf16 needs a processor.*--engine openvino"):
+        choose_engine(load_model(beside), "cpu", "openvino-bf16")
+
+
+def test_a_model_without_openvinos_network_notes_nothing():
+    assert not _model().allows_bfloat16()
+
+
 def test_torch_is_not_loaded_where_the_network_beside_the_model_serves(beside):
     code = (
         "import sys\n"
@@ -389,7 +482,10 @@ def test_each_shipped_model_has_its_network_and_no_other_ships():
     assert all(path.with_suffix(".bin").stat().st_size < 15 << 20 for path in wanted)
 
 
-def test_the_default_models_network_gives_what_its_weights_give():
+@pytest.mark.parametrize(
+    "engine", ["openvino", pytest.param("openvino-bf16", marks=needs_bfloat16)]
+)
+def test_the_default_models_network_gives_what_its_weights_give(engine):
     """On the sample scene: the same code for 99.9% of the pixels, probabilities within 0.05."""
     model = load_model()
     scene = open_scene("sample_data/scene.tif")
@@ -398,7 +494,7 @@ def test_the_default_models_network_gives_what_its_weights_give():
         tile = reader.read(Window(300, 300, 256, 256), inputs.read)
     expected, made = (
         _scores(open_engine(model, inputs, device="cpu", engine=e), *row, Axis(256, 256, 0))[1]
-        for e in ENGINES
+        for e in ("torch", engine)
         for row in [(tile.dn, np.ones_like(tile.valid))]
     )
     assert np.ptp(expected[0].argmax(0)) > 0
@@ -414,13 +510,13 @@ def test_without_openvino_torch_serves(beside, monkeypatch):
     model = load_model(beside)
     assert choose_engine(model, "cpu") == "torch"
     assert isinstance(open_engine(model, MATCHED, device="cpu"), TorchEngine)
-    for engine in ("openvino", "openvino-int8"):
+    for engine in ("openvino", "openvino-bf16", "openvino-int8"):
         with pytest.raises(ConfigError, match=f"--engine {engine} needs OpenVINO.*pip install"):
             choose_engine(model, "cpu", engine)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
-@pytest.mark.parametrize("engine", ["openvino", "openvino-int8"])
+@pytest.mark.parametrize("engine", ["openvino", "openvino-bf16", "openvino-int8"])
 def test_openvino_is_for_the_cpu(device, engine):
     with pytest.raises(ConfigError, match=f"{engine} runs on the CPU; got --device {device}"):
         choose_engine(_model(), device, engine)

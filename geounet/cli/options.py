@@ -44,6 +44,7 @@ class Engine(StrEnum):
     auto = "auto"
     torch = "torch"
     openvino = "openvino"
+    openvino_bf16 = "openvino-bf16"
     openvino_int8 = "openvino-int8"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from geounet.errors import ModelError
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from geounet.spec import ModelSpec
     from geounet.tiling import Axis
 
-__all__ = ["Engine", "not_numbers", "padding"]
+__all__ = ["Engine", "Precision", "not_numbers", "padding"]
+
+Precision = Literal["float32", "bfloat16", "int8"]
+"""The numbers that a network computes with: int8 for most of it, where such a network was made."""
 
 
 class Engine(Protocol):

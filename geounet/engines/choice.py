@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from geounet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from geounet.engines.base import Engine
+    from geounet.engines.base import Engine, Precision
     from geounet.model import Model
     from geounet.spec import Inputs
 
@@ -25,11 +25,17 @@ __all__ = [
     "resolve_device",
 ]
 
-EngineName = Literal["torch", "openvino", "openvino-int8"]
-"""PyTorch; OpenVINO in float32; OpenVINO with the 8-bit network that lies beside the model."""
+EngineName = Literal["torch", "openvino", "openvino-bf16", "openvino-int8"]
+"""PyTorch; OpenVINO in float32, in bfloat16, or with the 8-bit network beside the model."""
 
-EngineChoice = Literal["auto", "torch", "openvino", "openvino-int8"]
+EngineChoice = Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"]
 """An engine by name, or whichever suits the model and the device."""
+
+_PRECISIONS: dict[str, Precision] = {
+    "openvino": "float32",
+    "openvino-bf16": "bfloat16",
+    "openvino-int8": "int8",
+}
 
 
 def resolve_device(name: str = "auto") -> str:
@@ -83,9 +89,10 @@ def _may_have_a_card() -> bool:
 def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> EngineName:
     """The engine for a model on a device that is resolved.
 
-    ``auto`` takes OpenVINO in float32 on the CPU, where its network lies beside the model file and
-    OpenVINO is installed, and PyTorch otherwise. 8-bit integers, whose masks differ a little more,
-    are for those who ask for them.
+    ``auto`` takes OpenVINO on the CPU, where its network lies beside the model file and OpenVINO
+    is installed, and PyTorch otherwise. OpenVINO then computes in bfloat16 where the processor does
+    and the model allows it, else in float32. 8-bit integers, whose masks differ a little more, are
+    for those who ask for them.
 
     Raises:
         ConfigError: an engine that this device, model or installation does not have.
@@ -93,8 +100,9 @@ def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> E
     if engine == "torch":
         return "torch"
     if engine == "auto":
-        fits = device == "cpu" and model.compiled("float") and _has_openvino()
-        return "openvino" if fits else "torch"
+        if device != "cpu" or not model.compiled("float") or not _has_openvino():
+            return "torch"
+        return "openvino-bf16" if model.allows_bfloat16() and _has_bfloat16() else "openvino"
     if device != "cpu":
         raise ConfigError(
             f"--engine {engine} runs on the CPU; got --device {device}. Use --device cpu, or "
@@ -104,6 +112,11 @@ def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> E
         raise ConfigError(
             f"--engine {engine} needs OpenVINO, which is not installed. Install it with "
             f"'pip install openvino', or use --engine torch."
+        )
+    if engine == "openvino-bf16" and not _has_bfloat16():
+        raise ConfigError(
+            f"--engine {engine} needs a processor that computes in bfloat16 (AVX512-BF16 or AMX), "
+            f"which this one does not. Use --engine openvino."
         )
     if engine == "openvino-int8" and not model.compiled("int8"):
         raise ConfigError(
@@ -116,6 +129,12 @@ def choose_engine(model: Model, device: str, engine: EngineChoice = "auto") -> E
 
 def _has_openvino() -> bool:
     return find_spec("openvino") is not None
+
+
+def _has_bfloat16() -> bool:
+    from geounet.engines.openvino_engine import has_bfloat16  # noqa: PLC0415 - may not be there
+
+    return has_bfloat16()
 
 
 def open_engine(
@@ -132,7 +151,7 @@ def open_engine(
         model: the model.
         inputs: how the scene's bands fill the model's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        engine: ``auto``, ``torch``, ``openvino`` or ``openvino-int8``.
+        engine: ``auto``, ``torch``, ``openvino``, ``openvino-bf16`` or ``openvino-int8``.
         batch: windows predicted at once; None chooses by the device.
 
     Raises:
@@ -147,4 +166,4 @@ def open_engine(
         return TorchEngine(model, inputs, device=device, batch=batch)
     from geounet.engines.openvino_engine import OpenVinoEngine  # noqa: PLC0415 - may not be there
 
-    return OpenVinoEngine(model, inputs, quantized=chosen == "openvino-int8", batch=batch)
+    return OpenVinoEngine(model, inputs, precision=_PRECISIONS[chosen], batch=batch)
