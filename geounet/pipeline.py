@@ -547,9 +547,9 @@ def run(
         on_progress: called as windows are done.
         options: fields of `RunConfig`, the command's options (`geounet run --help`): output, name,
             overwrite; model, device, engine, batch, tile, overlap, blend, threshold; of the scene
-            bands, sensor, scale, offset, nodata, resampling, time, window, bbox, bbox_crs, geometry,
-            cloud_mask, cloud_rule; of what is written probability, polygons, shoreline, edges,
-            format, to_crs, min_area, fill_holes, simplify, smooth, connectivity.
+            bands, sensor, scale, offset, nodata, resampling, time, window, bbox, bbox_crs,
+            geometry, cloud_mask, cloud_rule; of what is written probability, polygons, shoreline,
+            edges, format, to_crs, min_area, fill_holes, simplify, smooth, connectivity.
 
     Raises:
         ConfigError: an option that is not known or breaks a rule.
