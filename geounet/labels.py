@@ -88,7 +88,11 @@ class Pair:
 
 
 def find_pairs(
-    folders: Sequence[Path], *, scale: float | None = None, offset: float | None = None
+    folders: Sequence[Path],
+    *,
+    scale: float | None = None,
+    offset: float | None = None,
+    broken: dict[str, SceneError] | None = None,
 ) -> tuple[Pair, ...]:
     """Find the labelled scenes of some folders, by name.
 
@@ -97,10 +101,12 @@ def find_pairs(
             may be a product's folder or archive, too: ``NAME.SAFE``, ``NAME.zip``, ``NAME.tar``.
         scale: reflectance per stored number; None takes the files' word.
         offset: reflectance at stored number 0; None takes the files' word.
+        broken: takes in, by name, what is wrong with scenes that cannot be opened; with None it is
+            raised.
 
     Raises:
         ConfigError: a folder is none, or holds no labelled scene.
-        SceneError: a scene cannot be read.
+        SceneError: a scene cannot be opened.
 
     Warns:
         GeounetWarning: some scenes have no labels and are left out; or what their numbers mean is
@@ -124,7 +130,13 @@ def find_pairs(
                 GeounetWarning,
                 stacklevel=2,
             )
-        pairs += [_open_pair(path, label, scale, offset) for path, label in labelled.items()]
+        for path, label in labelled.items():
+            try:
+                pairs.append(_open_pair(path, label, scale, offset))
+            except SceneError as error:
+                if broken is None:
+                    raise
+                broken[path.stem] = error
     _warn_of_radiometry([pair.scene for pair in pairs])
     return tuple(pairs)
 

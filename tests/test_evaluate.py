@@ -691,6 +691,15 @@ class TestCommand:
         assert settings["label_values"] == {"water": [9], "land": [3, 4]}
         assert (settings["ignore_values"], settings["outside"]) == ([0], "unknown")
 
+    def test_255_may_be_water(self, model, folder):
+        with rasterio.open(folder / "a.label.tif", "r+") as file:
+            file.write(np.where(file.read() == 1, 255, 0).astype(np.uint8))
+        told = ["--label-value", "water=255", "--label-value", "land=0"]
+        found = CliRunner().invoke(app, ["evaluate", model, str(folder), "--json", *told])
+        assert found.exit_code == 0, found.output
+        record = json.loads(found.stdout)
+        assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
+
     @pytest.mark.parametrize("told", ["sea=1", "water", "water=", "water=a"])
     def test_senseless_label_values(self, model, folder, told):
         arguments = ["evaluate", model, str(folder), "--label-value", told]

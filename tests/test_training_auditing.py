@@ -56,6 +56,7 @@ def test_what_is_wrong_with_labels_is_named(tmp_path):
         folder(
             tmp_path, good=None, swapped=swap, shifted=shift, unknown=forget,
             strange=lambda d: d + 7, land=lambda d: d * 0, empty=lambda d: d * 0 + 255,
+            counted=lambda d: np.where(d == 255, 255, d + 1).astype(np.uint8),
         ),
         sheet=tmp_path / "sheet.png",
     )  # fmt: skip
@@ -78,7 +79,10 @@ def test_what_is_wrong_with_labels_is_named(tmp_path):
     assert "one class only" in checks["land"].remarks
     assert checks["empty"].remarks == ("no labelled pixel",)
     assert "cannot be used: each label must be of a class" in checks["strange"].remarks[0]
-    assert json.loads(json.dumps(found.as_dict()))["scenes"][0]["scene"] == "empty"
+    assert checks["counted"].water == pytest.approx(1 - good.water)
+    assert checks["counted"].land == 0
+    assert checks["counted"].remarks[0].startswith("no land: do the numbers mean")
+    assert {d["scene"] for d in json.loads(json.dumps(found.as_dict()))["scenes"]} == set(checks)
     sheet = image.imread(tmp_path / "sheet.png")
     assert sheet.shape[1] == 1440
     assert sheet.std() > 0.1
@@ -100,6 +104,18 @@ def test_radiometry_that_pixels_contradict_is_among_the_remarks(tmp_path):
     assert doubtful.remarks[0].startswith("the darkest pixels are near 0.1")
     assert "offset -0.1 is taken instead" in doubtful.remarks[0]
     assert re.match("cannot be used: .*/sure.tif: the darkest pixels", sure.remarks[0])
+
+
+def test_a_broken_scene_does_not_keep_the_others_from_being_looked_at(tmp_path):
+    folder(tmp_path, broken=None, good=None)
+    (tmp_path / "broken.tif").write_bytes(b"II*")
+    steps = []
+    found = audit(tmp_path, sheet=tmp_path / "s.png", on_progress=steps.append)
+    assert [(check.scene, check.size) for check in found.checks] == [
+        ("broken", (0, 0)), ("good", (400, 300))
+    ]  # fmt: skip
+    assert found.checks[0].remarks[0].startswith("cannot be used: a scene must be a raster")
+    assert [(at.done, at.total) for at in steps] == [(2, 2)]
 
 
 def test_progress_and_an_empty_folder(tmp_path):

@@ -353,5 +353,7 @@ def label_meaning(texts: Sequence[str] | None) -> dict[str, Any]:
             )
         values[name] = values.get(name, ()) + found
     ignored = values.pop("unknown", None)
+    if ignored is None and any(255 in numbers for numbers in values.values()):
+        ignored = ()
     told = {"label_values": values or None, "ignore_values": ignored}
     return {key: value for key, value in told.items() if value is not None}

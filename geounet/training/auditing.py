@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geounet.errors import GeounetError
+from geounet.errors import GeounetError, SceneError
 from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
 from geounet.tiling import Window
 from geounet.training.figures import draw_contact_sheet, picture
@@ -47,6 +47,8 @@ class LabelCheck:
     """Width and height in pixels."""
     water: float | None = None
     """Share of water among labelled pixels."""
+    land: float | None = None
+    """Share of land among them."""
     unknown: float | None = None
     """Share of observed pixels without a label."""
     ndwi: float | None = None
@@ -96,8 +98,8 @@ def audit(
 ) -> Audit:
     """Check the labels of all scenes in some folders.
 
-    A scene that cannot be used, for its labels or its radiometry, is among the results, with the
-    reason.
+    A scene that cannot be used (its file, its labels, or what its pixels say of its radiometry) is
+    among the results, with the reason.
 
     Args:
         folders: of ``NAME.tif`` with ``NAME.label.tif`` or polygons.
@@ -109,18 +111,18 @@ def audit(
 
     Raises:
         ConfigError: a folder holds no labelled scene.
-        SceneError: a scene cannot be opened.
         OutputError: the contact sheet cannot be written.
 
     Warns:
         GeounetWarning: some scenes have no labels; or what numbers mean is assumed, or disputed.
     """
-    pairs = find_pairs(folders, scale=scale, offset=offset)
-    looks = []
+    broken: dict[str, SceneError] = {}
+    pairs = find_pairs(folders, scale=scale, offset=offset, broken=broken)
+    looks = [_useless(name, (0, 0), error) for name, error in broken.items()]
     for pair in pairs:
         looks.append(_look(pair, rules))
         if on_progress:
-            on_progress(AuditProgress(len(looks), len(pairs)))
+            on_progress(AuditProgress(len(looks), len(broken) + len(pairs)))
     if sheet is not None:
         draw_contact_sheet([_cell(look) for look in looks], sheet)
     return Audit(tuple(look.check for look in looks), sheet)
@@ -146,14 +148,18 @@ def _look(pair: Pair, rules: LabelRules) -> _Look:
         pair, doubts = _checked(pair)
         sums = _add_up(pair, open_labels(pair, rules), rules)
     except GeounetError as error:
-        blank = np.ones((8, 8, 3), np.float32)
-        check = LabelCheck(pair.name, size, remarks=(f"cannot be used: {error}",))
-        return _Look(check, blank, np.full((8, 8), UNKNOWN, np.uint8))
+        return _useless(pair.name, size, error)
     bands = tuple(sums.bands)
     image = picture(np.nan_to_num(np.concatenate(sums.image, 1)), bands)
     check = sums.check(pair.name, size)
     check = replace(check, remarks=(*check.remarks, *doubts))
     return _Look(check, image, np.concatenate(sums.labels, 0))
+
+
+def _useless(name: str, size: tuple[int, int], error: GeounetError) -> _Look:
+    blank = np.ones((8, 8, 3), np.float32)
+    check = LabelCheck(name, size, remarks=(f"cannot be used: {error}",))
+    return _Look(check, blank, np.full((8, 8), UNKNOWN, np.uint8))
 
 
 def _checked(pair: Pair) -> tuple[Pair, tuple[str, ...]]:
@@ -187,7 +193,7 @@ class _Sums:
         self.bands, self._water, self._land = bands, water, land
         self.image: list[NDArray[np.float32]] = []
         self.labels: list[NDArray[np.uint8]] = []
-        self._observed = self._known = self._wet = 0
+        self._observed = self._known = self._wet = self._dry = 0
         self._agree = {"ndwi": 0, "mndwi": 0}
         self._judged = {"ndwi": 0, "mndwi": 0}
         self._moments = np.zeros(6)
@@ -202,6 +208,7 @@ class _Sums:
         self._observed += int(seen.sum())
         self._known += int((labels != UNKNOWN).sum())
         self._wet += int((labels == self._water).sum())
+        self._dry += int((labels == self._land).sum())
         kept = slice(-row % step, None, step)
         self.image.append(pixels[:, kept, ::step])
         self.labels.append(labels[kept, ::step])
@@ -248,6 +255,7 @@ class _Sums:
             scene=name,
             size=size,
             water=self._wet / self._known if self._known else None,
+            land=self._dry / self._known if self._known else None,
             unknown=1 - self._known / self._observed if self._observed else None,
             ndwi=agree["ndwi"],
             mndwi=agree["mndwi"],
@@ -279,8 +287,10 @@ def _remarks(found: LabelCheck) -> Iterator[str]:
     if found.water is None:
         yield "no labelled pixel"
         return
-    if found.water in (0.0, 1.0):
+    if 1.0 in (found.water, found.land):
         yield "one class only"
+    elif 0.0 in (found.water, found.land):
+        yield f"no {'land' if found.land == 0 else 'water'}: do the numbers mean what they should?"
     if found.correlation is not None and found.correlation < -0.2:
         yield "classes look swapped"
     elif found.shift not in (None, (0, 0)):
