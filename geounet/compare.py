@@ -38,12 +38,21 @@ from geounet.mask import (
     mask_writer,
     probability_writer,
 )
-from geounet.outlines import LAYERS, Outliner, Shaping, acquisition_time, check_crs
+from geounet.outlines import (
+    LAYERS,
+    Outliner,
+    Shaping,
+    Site,
+    acquisition_time,
+    check_crs,
+    reshaped,
+    table_of,
+)
 from geounet.scene import Grid
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
 from geounet.vector_files import save
-from geounet.vectors import Polygonizer, pyproj_crs, stretches
+from geounet.vectors import Polygonizer, coverage, pyproj_crs, stretches
 
 if TYPE_CHECKING:
     import os
@@ -379,6 +388,8 @@ def change(
     output: str | os.PathLike[str] = "out",
     format: Format = "gpkg",  # noqa: A002
     min_area: float = 0.0,
+    simplify: float = 0.0,
+    smooth: float = 0.0,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ChangeResult:
@@ -386,7 +397,8 @@ def change(
 
     Writes ``change.tif``, a COG of the codes `CHANGES` on the grid of `before`, and
     ``change.gpkg`` (or another format), the polygons of all five on exact pixel edges, which cover
-    the grid without gaps. A mask on another grid or in another CRS takes the nearest pixel.
+    the grid without gaps, also when they are simplified or smoothed. A mask on another grid or in
+    another CRS takes the nearest pixel.
 
     Args:
         before: a mask: 0 land, 1 water, 2 obscured, 255 not observed.
@@ -395,13 +407,15 @@ def change(
         format: of the polygons: gpkg, parquet, fgb or geojson.
         min_area: polygons smaller than this many square metres are left out of the polygons'
             file; the raster and the areas know nothing of it.
+        simplify: detail of the polygons in metres to take out; neighbours keep what they share.
+        smooth: how far in metres their edges may move for corners to be rounded; the same.
         overwrite: whether to replace outputs that exist.
         on_progress: called as rows are done.
 
     Raises:
         SceneError: a file is no mask, the two do not overlap, or their grids differ and one has
             no CRS.
-        ConfigError: the format is not known, or `min_area` negative.
+        ConfigError: the format is not known, or `min_area`, `simplify` or `smooth` negative.
         OutputError: an output exists, or cannot be written.
     """
     grid = _mask_grid(before)
@@ -409,7 +423,8 @@ def change(
     _check_overlap(before, after, placed)
     folder = Path(output)
     outputs = {"change": folder / "change.tif", "polygons": folder / f"change.{format}"}
-    _check_polygons(grid, format, min_area)
+    shaping = Shaping(min_area=min_area, simplify=simplify, smooth=smooth)
+    _check_polygons(grid, format)
     check_free(outputs, overwrite=overwrite)
     first = _place(before, grid, grid)
     tally = _Tally(grid, CHANGES)
@@ -424,7 +439,7 @@ def change(
                     tracer.add(codes)
                 if on_progress:
                     on_progress(Progress(rows[1], grid.height))
-        polygons = _write_changes(tracers, grid, drafts["polygons"], min_area)
+        polygons = _write_changes(tracers, grid, drafts["polygons"], shaping)
     return ChangeResult(
         outputs, tally.area_km2, tally.pixels, polygons, aligned=placed.offset != (0, 0)
     )
@@ -443,7 +458,7 @@ def _check_overlap(before: object, after: object, placed: _Placed) -> None:
         )
 
 
-def _check_polygons(grid: Grid, kind: str, min_area: float) -> None:
+def _check_polygons(grid: Grid, kind: str) -> None:
     """Refuse what would fail only once the polygons are written."""
     if kind not in ("gpkg", "parquet", "fgb", "geojson"):
         raise ConfigError(f"the polygons' format is gpkg, parquet, fgb or geojson; got {kind!r}.")
@@ -451,8 +466,6 @@ def _check_polygons(grid: Grid, kind: str, min_area: float) -> None:
         raise ConfigError(
             "GeoJSON is in WGS 84 (RFC 7946) and the masks have no CRS. Use gpkg, parquet or fgb."
         )
-    if not (min_area >= 0 and math.isfinite(min_area)):
-        raise ConfigError(f"the least area is a number of m2, 0 or more; got {min_area!r}.")
 
 
 def _read_full(placed: _Placed, rows: tuple[int, int]) -> Bytes:
@@ -511,22 +524,58 @@ def _change_writer(path: Path, grid: Grid, before: object, after: object) -> Ras
 
 
 def _write_changes(
-    tracers: dict[int, Polygonizer], grid: Grid, path: Path, min_area: float
+    tracers: dict[int, Polygonizer], grid: Grid, path: Path, shaping: Shaping
 ) -> dict[str, int]:
     """Write the polygons of all classes, what changed first; how many there are of each."""
     counts = dict.fromkeys(CHANGES.values(), 0)
+    make = _reshaped_changes if shaping.needs_neighbours else _traced_changes
 
     def tables() -> Iterator[gpd.GeoDataFrame]:
-        for code in (3, 4, 1, 0, 255):
-            found, name = tracers.pop(code).finish(), CHANGES[code]
-            for some in stretches(len(found)):
-                part = found.part(some)
-                frame = part.to_frame(grid.transform, grid.crs, min_area=min_area)
-                counts[name] += len(frame)
-                yield frame.assign(**{"class": name})
+        for frame in make(tracers, grid, shaping):
+            for name in counts:
+                counts[name] += int((frame["class"] == name).sum())
+            yield frame
 
     save(tables(), path, "polygons")
     return counts
+
+
+_ORDER = (3, 4, 1, 0, 255)
+"""Codes as they follow each other in the file."""
+
+
+def _traced_changes(
+    tracers: dict[int, Polygonizer], grid: Grid, shaping: Shaping
+) -> Iterator[gpd.GeoDataFrame]:
+    """Tables of polygons on exact pixel edges, some at a time."""
+    for code in _ORDER:
+        found = tracers.pop(code).finish()
+        for some in stretches(len(found)):
+            part = found.part(some)
+            frame = part.to_frame(grid.transform, grid.crs, min_area=shaping.min_area)
+            yield frame.assign(**{"class": CHANGES[code]})
+
+
+def _reshaped_changes(
+    tracers: dict[int, Polygonizer], grid: Grid, shaping: Shaping
+) -> Iterator[gpd.GeoDataFrame]:
+    """One table of all polygons, simplified and smoothed together, so that nothing gapes."""
+    found = {code: tracers.pop(code).finish() for code in _ORDER}
+    parts = list(found.values())
+    site = Site(grid.transform, pyproj_crs(grid.crs), grid.shape)
+    fixed = np.concatenate([part.bound_points() for part in parts])
+    geometries = reshaped(np.concatenate(coverage(parts)), fixed, site, shaping, cover=True)
+    area, perimeter = site.measures(geometries)
+    columns = {
+        "class": np.repeat([CHANGES[code] for code in found], [len(part) for part in parts]),
+        "area_m2": area,
+        "perimeter_m": perimeter,
+        "touches_edge": np.concatenate([part.touches_edge for part in parts]),
+        "touches_unobserved": np.concatenate([part.touches_unobserved for part in parts]),
+    }
+    big = ~(area < shaping.min_area)
+    kept = {name: values[big] for name, values in columns.items()}
+    yield table_of(kept, geometries[big], site, None)
 
 
 # -- one mosaic of many ----------------------------------------------------------------------------
@@ -613,7 +662,7 @@ def mosaic(
     shaping = shaping or Shaping()
     grids = [_mask_grid(path) for path in masks]
     grid = _mosaic_grid(masks, grids, crs)
-    _check_polygons(grid, format, shaping.min_area)
+    _check_polygons(grid, format)
     check_crs(to_crs, grid.crs)
     outputs = _mosaic_outputs(Path(output), format, probability=probability, shoreline=shoreline)
     check_free(outputs, overwrite=overwrite)

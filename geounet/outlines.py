@@ -57,8 +57,11 @@ __all__ = [
     "Outliner",
     "Outlines",
     "Shaping",
+    "Site",
     "acquisition_time",
     "check_crs",
+    "reshaped",
+    "table_of",
     "vectorize",
     "vectorize_to_files",
 ]
@@ -394,7 +397,7 @@ class Outliner:
         needs all polygons at once: then there is one part.
         """
         found = self._contour_polygons() if self._pixel is None else self._pixel.finish()
-        at = _Place(transform, pyproj_crs(crs), found.shape)
+        at = Site(transform, pyproj_crs(crs), found.shape)
         columns = self._columns(found)
         seeds = self._seeds.finish() if self._seeds else None
         extra = dict(extra or {})
@@ -403,7 +406,7 @@ class Outliner:
             geometries, measures, kept = _cleaned(found.part(some), at, self._shaping, seeds)
             known = {name: values[some][kept] for name, values in columns.items()}
             attributes = self._attributes(measures, shapely.area(geometries), known)
-            return _frame(attributes | extra, geometries, at, to_crs)
+            return table_of(attributes | extra, geometries, at, to_crs)
 
         whole = self._shaping.needs_neighbours
         return (table(some) for some in stretches(len(found), whole=whole))
@@ -461,7 +464,7 @@ class Outliner:
     ) -> Iterator[gpd.GeoDataFrame]:
         """The same table in parts, those of some thousand polygons each."""
         found = self._contour_polygons()
-        at = _Place(transform, pyproj_crs(crs), found.shape)
+        at = Site(transform, pyproj_crs(crs), found.shape)
         extra = dict(extra or {})
 
         def table(some: slice) -> gpd.GeoDataFrame:
@@ -470,7 +473,7 @@ class Outliner:
                 part = part.select(~(at.areas(part.geometries()) < self._shaping.min_area))
             lines = part.shorelines()
             columns = lines.attributes(transform, at.crs, gradient=self._gradient)
-            return _frame({**columns, **extra}, lines.geometries(), at, to_crs)
+            return table_of({**columns, **extra}, lines.geometries(), at, to_crs)
 
         return (table(some) for some in stretches(len(found)))
 
@@ -529,7 +532,7 @@ class _Seeds:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Site:
     """Where pixels lie on the ground."""
 
     transform: Affine
@@ -537,9 +540,11 @@ class _Place:
     shape: tuple[int, int]
 
     def areas(self, geometries: Geometries) -> Floats:
+        """True areas in m² of polygons in pixels."""
         return ground_areas(geometries, self.transform, self.crs, self.shape)
 
     def measures(self, geometries: Geometries) -> tuple[Floats, Floats]:
+        """True areas in m² and perimeters in m of polygons in pixels."""
         return ground_measures(geometries, self.transform, self.crs, self.shape)
 
     def pixel_size(self) -> float:
@@ -550,7 +555,7 @@ class _Place:
 
 
 def _cleaned(
-    found: PixelPolygons | ContourPolygons, at: _Place, shaping: Shaping, seeds: Floats | None
+    found: PixelPolygons | ContourPolygons, at: Site, shaping: Shaping, seeds: Floats | None
 ) -> tuple[Geometries, tuple[Floats, Floats], Ints]:
     """Fill holes, drop what is small, simplify, smooth.
 
@@ -566,18 +571,36 @@ def _cleaned(
         measures = at.measures(geometries)
     big = ~(measures[0] < shaping.min_area)  # an area that cannot be known is no reason to drop
     geometries, kept, measures = geometries[big], kept[big], (measures[0][big], measures[1][big])
-    if shaping.simplify and len(geometries):
-        tolerance = shaping.simplify / at.pixel_size()
-        geometries = shapely.orient_polygons(shapely.coverage_simplify(geometries, tolerance))
-    if shaping.smooth:
-        geometries = smoothed(geometries, found.bound_points(), shaping.smooth / at.pixel_size())
     if shaping.simplify or shaping.smooth:
+        geometries = reshaped(geometries, found.bound_points(), at, shaping)
         measures = at.measures(geometries)
     return geometries, measures, kept
 
 
+def reshaped(
+    geometries: Geometries, fixed: Floats, at: Site, shaping: Shaping, *, cover: bool = False
+) -> Geometries:
+    """Simplify and smooth polygons that are given in pixels, with all their neighbours.
+
+    Args:
+        geometries: Polygons that have the same vertices where they share an edge.
+        fixed: float64[k, 2], vertices that smoothing leaves where they are.
+        at: Where pixels lie.
+        shaping: By how much.
+        cover: Whether they cover the raster, so that what only one of them has is its frame, which
+            stays.
+    """
+    if shaping.simplify and len(geometries):
+        tolerance = shaping.simplify / at.pixel_size()
+        simple = shapely.coverage_simplify(geometries, tolerance, simplify_boundary=not cover)
+        geometries = shapely.orient_polygons(simple)
+    if shaping.smooth:
+        geometries = smoothed(geometries, fixed, shaping.smooth / at.pixel_size())
+    return geometries
+
+
 def _fill_holes(
-    geometries: Geometries, seeds: Floats, at: _Place, max_area: float
+    geometries: Geometries, seeds: Floats, at: Site, max_area: float
 ) -> tuple[Geometries, Ints]:
     """Fill holes up to an area, and drop the polygons in them; holes with a seed in them stay.
 
@@ -624,8 +647,8 @@ def _polygons(rings: Geometries, owner: Ints) -> Geometries:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _frame(
-    columns: Mapping[str, object], geometries: Geometries, at: _Place, to_crs: str | None
+def table_of(
+    columns: Mapping[str, object], geometries: Geometries, at: Site, to_crs: str | None
 ) -> gpd.GeoDataFrame:
     """A table from columns, or one value for all rows, and geometries that are given in pixels."""
     if to_crs:

@@ -205,8 +205,10 @@ def _occupied(xy: Floats, legs: tuple[Floats, Floats], part: Floats) -> Ints:
     for some in (at[i : i + _CHUNK] for i in range(0, len(at), _CHUNK)):
         sides = [part[some, None] * leg[some] for leg in legs]
         for owner, vertex in cells.near(xy[some], *sides):
-            inside = _within(xy[vertex] - xy[some][owner], *(side[owner] for side in sides))
-            found.append(some[owner[inside & (vertex != some[owner])]])
+            point = xy[vertex] - xy[some][owner]
+            inside = _within(point, *(side[owner] for side in sides))
+            inside &= point.any(axis=1)  # the corner itself, also as its neighbour has it
+            found.append(some[owner[inside]])
     return np.concatenate(found)
 
 

@@ -41,7 +41,7 @@ from geounet.errors import ConfigError, SceneError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "PixelPolygons",
@@ -649,6 +649,56 @@ class PixelPolygons:
             "touches_unobserved": kept.touches_unobserved,
         }
         return gpd.GeoDataFrame(columns, geometry=kept.geometries(transform), crs=known)
+
+
+def coverage(parts: Sequence[PixelPolygons]) -> list[NDArray[np.object_]]:
+    """Geometries in pixels of several codes' polygons, which share their vertices.
+
+    Where three codes meet, the one whose edge goes straight on has no corner. It gets a vertex
+    there, so that neighbours are the same point for point, and stay so when they are changed.
+
+    Args:
+        parts: 4-connected polygons of one raster.
+
+    Returns:
+        Of each part object[features].
+    """
+    rows, columns = parts[0].shape
+    xy = np.concatenate([part.corners for part in parts]).astype(np.int64)
+    along = np.unique(xy[:, 1] * (columns + 1) + xy[:, 0])
+    down = np.unique(xy[:, 0] * (rows + 1) + xy[:, 1])
+    points = np.concatenate(
+        [
+            np.stack(np.divmod(along, columns + 1)[::-1], axis=1),
+            np.stack(np.divmod(down, rows + 1), axis=1),
+        ]
+    )
+    keys = np.concatenate([along, down + (rows + 1) * (columns + 1)])
+    return [_with_vertices(part, keys, points) for part in parts]
+
+
+def _with_vertices(part: PixelPolygons, keys: Ints, points: Ints) -> NDArray[np.object_]:
+    """Geometries with the points that lie on their edges.
+
+    Args:
+        part: The polygons.
+        keys: int64[n], ascending: the points in row order, then, further up, in column order.
+        points: int64[n, 2]: column and row of each.
+    """
+    rows, columns = part.shape
+    x, y = part.corners.astype(np.int64).T
+    after = ring_index(part.ring_offsets, 1)
+    level = np.arange(len(x)) % 2 == 0
+    own = np.where(level, y * (columns + 1) + x, (rows + 1) * (columns + 1 + x) + y)
+    end = np.where(level, y * (columns + 1) + x[after], (rows + 1) * (columns + 1 + x) + y[after])
+    low = np.searchsorted(keys, np.minimum(own, end), side="right")
+    high = np.searchsorted(keys, np.maximum(own, end))
+    first = np.concatenate([[0], np.cumsum(1 + high - low)])
+    step = np.arange(first[-1]) - np.repeat(first[:-1], 1 + high - low)
+    start, sign = np.where(end > own, low - 1, high), np.where(end > own, 1, -1)
+    xy = points[np.repeat(start, 1 + high - low) + step * np.repeat(sign, 1 + high - low)]
+    offsets = [first[part.ring_offsets], part.polygon_offsets]
+    return ragged_polygons(xy, offsets, Affine.identity())
 
 
 def place(transform: Affine, column: Any, row: Any) -> tuple[Floats, Floats]:

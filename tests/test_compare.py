@@ -51,6 +51,16 @@ def _blobs(height, width, seed=0):
     return np.kron(coarse, np.ones((6, 6), np.uint8))[:height, :width]
 
 
+def _bays(height, width, seed):
+    """Water and land with winding shores, and a patch that was not observed."""
+    noise = np.random.default_rng(seed).standard_normal((height, width))
+    for axis in (0, 1, 0, 1):
+        noise = sum(np.roll(noise, step, axis) for step in range(5))
+    codes = (noise > 0).astype(np.uint8)
+    codes[10 * seed : 15 * seed, 20:40] = 255
+    return codes
+
+
 def _read(path):
     with rasterio.open(path) as file:
         return file.read(1)
@@ -234,7 +244,7 @@ def test_what_is_no_mask_is_refused(make_mask, make_raster, tmp_path):
     ):
         with pytest.raises(SceneError, match=words):
             change(mask, bad, output=tmp_path / "out")
-    with pytest.raises(ConfigError, match="m2"):
+    with pytest.raises(ConfigError, match="min_area"):
         change(mask, mask, output=tmp_path / "out", min_area=-1)
     with pytest.raises(ConfigError, match="'shp'"):
         change(mask, mask, output=tmp_path / "out", format="shp")
@@ -264,6 +274,38 @@ def test_min_area_drops_polygons_only(make_mask, tmp_path):
     result = change(*paths, output=tmp_path / "out", min_area=1000)
     assert result.polygons == {"land": 1, "water": 0, "gain": 1, "loss": 0, "unknown": 0}
     assert result.pixels["gain"] == 26
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32629", "EPSG:4326"])
+@pytest.mark.parametrize(("simplify", "smooth"), [(0, 10), (25, 0), (25, 15)])
+def test_changed_polygons_do_not_gape_when_reshaped(
+    make_mask, tmp_path, small_strips, crs, simplify, smooth
+):
+    """Simplified and smoothed they cover the grid as they did, and share their vertices."""
+    transform = UTM if crs != "EPSG:4326" else Affine(1e-4, 0, -9, 0, -1e-4, 0.1)
+    masks = [
+        make_mask(_bays(50, 70, seed), f"{seed}.tif", crs=crs, transform=transform)
+        for seed in (1, 2)
+    ]
+    plain = change(*masks, output=tmp_path / "plain")
+    result = change(*masks, output=tmp_path / "out", simplify=simplify, smooth=smooth)
+    before = geopandas.read_file(plain.outputs["polygons"])
+    after = geopandas.read_file(result.outputs["polygons"])
+    assert after.is_valid.all()
+    assert shapely.coverage_is_valid(after.geometry.array)
+    assert after.geometry.union_all().area == pytest.approx(before.geometry.union_all().area)
+    columns = ["class", "touches_edge", "touches_unobserved"]
+    assert after[columns].equals(before[columns])
+    assert after.area_m2.sum() == pytest.approx(before.area_m2.sum())
+    scale = after.area_m2 / shapely.area(after.geometry.array)
+    assert scale.std() < 1e-4 * scale.mean()
+    assert not after.geometry.geom_equals(before.geometry).all()
+    assert result.polygons == plain.polygons
+    assert result.area_km2 == plain.area_km2
+    least = after.area_m2.median()
+    options = {"simplify": simplify, "smooth": smooth, "min_area": least}
+    some = change(*masks, output=tmp_path / "some", **options)
+    assert sum(some.polygons.values()) == (after.area_m2 >= least).sum()
 
 
 # -- mosaic ----------------------------------------------------------------------------------------

@@ -72,6 +72,17 @@ def test_neighbours_keep_their_shared_edges(mask: np.ndarray) -> None:
     assert shapely.union_all(found).area == pytest.approx(mask.size)
 
 
+def test_both_sides_of_a_shared_edge_are_smoothed() -> None:
+    mask = np.tri(12, 14, 1, dtype=np.uint8)
+    parts = shapely.segmentize(np.concatenate([traced(mask), traced(mask, 0)]), 1.0)
+    frame = shapely.get_coordinates(shapely.segmentize(shapely.box(0, 0, 14, 12), 1.0))
+    water, land = smoothed(parts, frame, 1.0)
+    shared = shapely.line_merge(water.intersection(land))
+    assert shared.geom_type == "LineString"
+    assert shared.length < 1.1 * np.hypot(11, 11)
+    assert water.touches(land)
+
+
 @pytest.mark.parametrize("slope", [1, 2, 5, 9])
 def test_regular_steps_become_the_line_that_they_stand_for(slope: int) -> None:
     rows = np.arange(90)

@@ -267,6 +267,22 @@ def test_wrong_parameters_and_rows_are_refused(arguments: dict, rows: np.ndarray
         polygonize_rows([] if rows is None else [rows], width, **arguments)
 
 
+@given(mask=masks(), seed=st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_polygons_of_all_codes_share_their_vertices(mask: np.ndarray, seed: int) -> None:
+    mask = np.random.default_rng(seed).permutation(mask)
+    codes = np.unique(mask).tolist()
+    parts = [polygonize_rows([mask], mask.shape[1], code=code) for code in codes]
+    found = vectors.coverage(parts)
+    whole = np.concatenate(found)
+    assert shapely.coverage_is_valid(whole)
+    assert shapely.area(whole).sum() == mask.size
+    for part, shared in zip(parts, found, strict=True):
+        assert shapely.equals(part.geometries(), shared).all()
+        alike = shapely.get_coordinates(shapely.simplify(shared, 0))
+        assert len(alike) >= len(shapely.get_coordinates(shapely.simplify(part.geometries(), 0)))
+
+
 # -- areas and attributes --------------------------------------------------------------------------
 
 

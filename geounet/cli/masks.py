@@ -109,6 +109,8 @@ def change(
     ),
     format: Annotated[Format, typer.Option(help="Format of the polygons.")] = Format.gpkg,  # noqa: A002
     min_area: MinArea = 0.0,
+    simplify: Simplify = 0.0,
+    smooth: Smooth = 0.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -122,6 +124,8 @@ def change(
             output=output,
             format=format.value,
             min_area=min_area,
+            simplify=simplify,
+            smooth=smooth,
             overwrite=overwrite,
             on_progress=on_progress,
         )
