@@ -792,6 +792,18 @@ def test_an_empty_result_is_valid_in_every_format(make_water, model, tmp_path, k
         assert made.crs == "EPSG:4326"
 
 
+@pytest.mark.filterwarnings("ignore:nothing in .*scene.tif says how its numbers")
+def test_what_the_pixels_say_of_the_radiometry_is_what_is_predicted_with(make_raster):
+    """Reflectance x 10000 in floating point; the sensor is known by B8A."""
+    dn = np.random.default_rng(1).integers(100, 5000, (5, 40, 40)).astype(np.float32)
+    path = make_raster(dn, descriptions=("B03", "B04", "B08", "B8A", "B11"))
+    with pytest.warns(GeounetWarning, match=r"scale 0.0001, offset 0 is taken instead"):
+        job = _job(path, _model())
+    assert job.inputs.gain == (1e-4,) * 4
+    assert job.scene.radiometry.scale[0] == 1e-4
+    assert "whole numbers as its sensor's products hold" in job.tags()["RADIOMETRY"]
+
+
 def test_a_cloud_mask_hides_what_it_covers(make_water, make_raster, model, tmp_path):
     """Invariant 4: what is under it is neither water nor land; what was not observed stays so."""
     unobserved = np.random.default_rng(5).random((70, 50)) < 0.2
