@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geounet.sensors import Identity
+
 __all__ = [
     "Evidence",
     "Radiometry",
@@ -104,6 +106,18 @@ class Evidence:
     """Degrees above the horizon at the scene's centre."""
     conflict: str | None = None
     """Where what there is speaks of different sensors: an error's words."""
+
+    @classmethod
+    def of(cls, found: Identity, **facts: Any) -> Evidence:
+        """What an identity says, and further fields."""
+        return cls(
+            sensor=found.sensor,
+            level=found.level,
+            baseline=found.baseline,
+            collection=found.collection,
+            conflict=found.conflict,
+            **facts,
+        )
 
     def is_of(self, *sensors: str) -> bool:
         """Whether the scene is from one of these sensors, told by how their names begin.

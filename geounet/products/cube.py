@@ -244,15 +244,11 @@ def _product(uri: str, dataset: xr.Dataset, time: str | None) -> Product:
         path="",
         stem=stem(uri) + (f"_{when.removesuffix('T000000')}" if several else ""),
         names=names or (None,) * count,
-        evidence=Evidence(
+        evidence=Evidence.of(
+            found,
             dtype=first.dtype.name,
             count=count,
             bands=_stated(arrays, band_dim, count),
-            sensor=found.sensor,
-            level=found.level,
-            baseline=found.baseline,
-            collection=found.collection,
-            conflict=found.conflict,
         ),
         sensor=found.sensor,
         level=found.level,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from geounet.errors import SceneError
 from geounet.products.metadata import Groups, parse_mtl
 from geounet.products.product import CloudLayer, Layer, Product
-from geounet.products.stacking import stack
+from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement
 
 if TYPE_CHECKING:
@@ -56,13 +56,9 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
     stacked = stack(layers, nodata=0)
     source = PurePosixPath(metadata).name if metadata else ""
     clouds = next(iter(_matching(bundle, _PIXEL_QUALITY)), None)
-    return Product(
-        kind="landsat",
-        uri=bundle.uri,
-        path=stacked.path,
-        stem=scene,
-        names=tuple(layer.name for layer in stacked.layers),
-        evidence=Evidence(
+    return stacked_product(
+        stacked,
+        Evidence(
             dtype=stacked.dtype,
             count=len(stacked.layers),
             product=_statement(groups, stacked, level, source),
@@ -71,15 +67,12 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
             collection=2,
             sun_elevation=_number(groups, "IMAGE_ATTRIBUTES", "SUN_ELEVATION"),
         ),
-        layers=stacked.layers,
-        factors=stacked.factors,
+        kind="landsat",
+        uri=bundle.uri,
+        stem=scene,
         resampling=resampling,
-        sensor=f"landsat-{satellite}",
-        level=level,
         acquired=_acquired(groups, scene),
         clouds=CloudLayer(bundle.gdal(clouds), 1, "qa_pixel") if clouds else None,
-        nodata=0,
-        block=stacked.block,
     )
 
 

@@ -98,16 +98,12 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
             path=path,
             stem=remote.stem(uri) if remote.is_remote(uri) else Path(uri).stem,
             names=source.descriptions,
-            evidence=Evidence(
+            evidence=Evidence.of(
+                found,
                 dtype=source.dtypes[0],
                 count=source.count,
                 bands=state_bands("band metadata", source.scales, source.offsets),
                 tags=state_tags(tags, source.count),
-                sensor=found.sensor,
-                level=found.level,
-                baseline=found.baseline,
-                collection=found.collection,
-                conflict=found.conflict,
             ),
             sensor=found.sensor,
             level=found.level,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from geounet.errors import GeounetWarning, SceneError
 from geounet.products.metadata import local_name, parse_xml, text_of
 from geounet.products.product import CloudLayer, Layer, Product
-from geounet.products.stacking import stack
+from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement
 from geounet.sensors import common_name
 
@@ -104,13 +104,9 @@ def find_sentinel2(
     layers = [Layer(bundle.gdal(file.name), 1, file.band) for file in chosen]
     stacked = stack(layers, nodata=0)
     sensor = f"sentinel-2-{facts.level.lower()}" if facts.level else "sentinel-2"
-    return Product(
-        kind="sentinel-2",
-        uri=bundle.uri,
-        path=stacked.path,
-        stem=facts.title or _stem(bundle, chosen[0]),
-        names=tuple(layer.name for layer in stacked.layers),
-        evidence=Evidence(
+    return stacked_product(
+        stacked,
+        Evidence(
             dtype=stacked.dtype,
             count=len(stacked.layers),
             product=_statement(facts, stacked.layers),
@@ -118,15 +114,12 @@ def find_sentinel2(
             level=facts.level,
             baseline=facts.baseline,
         ),
-        layers=stacked.layers,
-        factors=stacked.factors,
+        kind="sentinel-2",
+        uri=bundle.uri,
+        stem=facts.title or _stem(bundle, chosen[0]),
         resampling=resampling,
-        sensor=sensor,
-        level=facts.level,
         acquired=facts.acquired,
         clouds=_clouds(bundle, files, facts.level),
-        nodata=0,
-        block=stacked.block,
     )
 
 

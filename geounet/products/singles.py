@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from geounet.errors import SceneError
 from geounet.products.product import CloudLayer, Layer, Product
-from geounet.products.stacking import stack
+from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
 from geounet.sensors import common_name, find_sensor
 
@@ -71,27 +71,21 @@ def find_hls(bundle: Bundle, *, resampling: Resampling) -> Product | None:
         [Layer(bundle.gdal(name), 1, band) for band, name in sorted(bands.items())], nodata=-9999
     )
     count, sensor = len(stacked.layers), f"hls-{any_file['sensor'].lower()}"
-    return Product(
-        kind="hls",
-        uri=bundle.uri,
-        path=stacked.path,
-        stem=scenes[0],
-        names=tuple(layer.name for layer in stacked.layers),
-        evidence=Evidence(
+    return stacked_product(
+        stacked,
+        Evidence(
             dtype=stacked.dtype,
             count=count,
             product=Statement("HLS product guide", (1e-4,) * count, (0.0,) * count),
             bands=state_bands("band metadata", stacked.scales, stacked.offsets),
             sensor=sensor,
         ),
-        layers=stacked.layers,
-        factors=stacked.factors,
+        kind="hls",
+        uri=bundle.uri,
+        stem=scenes[0],
         resampling=resampling,
-        sensor=sensor,
         acquired=_day_of_year(any_file["time"]),
         clouds=CloudLayer(bundle.gdal(clouds), 1, "fmask") if clouds else None,
-        nodata=stacked.nodata,
-        block=stacked.block,
     )
 
 
@@ -122,31 +116,20 @@ def find_singles(
     stacked = stack(
         layers, wanted=[own for own, name in common.items() if wanted is None or name in wanted]
     )
-    return Product(
-        kind="bands",
-        uri=bundle.uri,
-        path=stacked.path,
-        stem=_stem(bundle, [names[0] for names in named.values()]),
-        names=tuple(layer.name for layer in stacked.layers),
-        evidence=Evidence(
+    return stacked_product(
+        stacked,
+        Evidence.of(
+            found,
             dtype=stacked.dtype,
             count=len(stacked.layers),
             product=_of_eo_browser(first, stacked),
             bands=state_bands("band metadata", stacked.scales, stacked.offsets),
-            sensor=found.sensor,
-            level=found.level,
-            baseline=found.baseline,
-            collection=found.collection,
-            conflict=found.conflict,
         ),
-        layers=stacked.layers,
-        factors=stacked.factors,
+        kind="bands",
+        uri=bundle.uri,
+        stem=_stem(bundle, [names[0] for names in named.values()]),
         resampling=resampling,
-        sensor=found.sensor,
-        level=found.level,
         acquired=_one_day(first),
-        nodata=stacked.nodata,
-        block=stacked.block,
     )
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from geounet.errors import SceneError
 from geounet.products.product import CloudLayer, Layer, Product
-from geounet.products.stacking import stack
+from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
 from geounet.remote import fetch, gdal_path, is_remote, redact, stem
 from geounet.sensors import Identity, common_name, find_sensor, is_reflective
@@ -146,33 +146,22 @@ def _product(
         )
     stacked = _stacked(bands, name, wanted)
     kept = [band for band in bands if band.layer in stacked.layers]
-    return Product(
-        kind="stac",
-        uri=redact(uri),
-        path=stacked.path,
-        stem=stem(name) or stem(uri),
-        names=tuple(layer.name for layer in stacked.layers),
-        evidence=Evidence(
+    return stacked_product(
+        stacked,
+        Evidence.of(
+            found,
             dtype=stacked.dtype,
             count=len(stacked.layers),
             bands=_statement(kept) or state_bands("band metadata", stacked.scales, stacked.offsets),
-            sensor=found.sensor,
-            level=found.level,
-            baseline=found.baseline,
-            collection=found.collection,
-            conflict=found.conflict,
             offset_removed=properties.get("earthsearch:boa_offset_applied"),
             sun_elevation=_number(properties.get("view:sun_elevation")),
         ),
-        layers=stacked.layers,
-        factors=stacked.factors,
+        kind="stac",
+        uri=redact(uri),
+        stem=stem(name) or stem(uri),
         resampling=resampling,
-        sensor=found.sensor,
-        level=found.level,
         acquired=properties.get("datetime") or properties.get("start_datetime"),
         clouds=_clouds(item, hrefs),
-        nodata=stacked.nodata,
-        block=stacked.block,
     )
 
 

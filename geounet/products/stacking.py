@@ -17,6 +17,7 @@ from affine import Affine
 from rasterio.enums import MaskFlags
 
 from geounet.errors import SceneError
+from geounet.products.product import Product
 from geounet.products.raster import open_raster
 from geounet.remote import redact
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
     from geounet.products.product import Layer
+    from geounet.radiometry import Evidence
 
-__all__ = ["Stack", "stack"]
+__all__ = ["Stack", "stack", "stacked_product"]
 
 _TOLERANCE = 0.01
 """How far a pixel corner may lie off the finest grid's, in its pixels."""
@@ -152,6 +154,28 @@ def stack(
         scales=tuple(source.scale for source in sources),
         offsets=tuple(source.offset for source in sources),
         block=(max(s.block[0] for s in sharp), max(s.block[1] for s in sharp)),
+    )
+
+
+def stacked_product(stacked: Stack, evidence: Evidence, **facts: Any) -> Product:
+    """A product whose bands were stacked.
+
+    Args:
+        stacked: its bands.
+        evidence: what is known of their numbers.
+        facts: further fields of `Product`.
+    """
+    return Product(
+        path=stacked.path,
+        names=tuple(layer.name for layer in stacked.layers),
+        evidence=evidence,
+        layers=stacked.layers,
+        factors=stacked.factors,
+        sensor=evidence.sensor,
+        level=evidence.level,
+        nodata=stacked.nodata,
+        block=stacked.block,
+        **facts,
     )
 
 
