@@ -192,6 +192,24 @@ def test_its_own_cloud_layer(write):
     assert np.array_equal(hidden, classes[1, 4:14] == 9)
 
 
+def test_a_group_of_a_product_as_esa_writes_it(tmp_path):
+    """The Sentinel-2 Zarr of EOPF: bands of one pixel size in a group, the CRS in an attribute."""
+    dn, name = _numbers()[0], "S2B_MSIL2A_20230701T105031_N0509_R051_T31UFU_20230701T165800"
+    facts = {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": 0, "proj:epsg": 32629}
+    each = {b: (("y", "x"), dn[i], facts) for i, b in enumerate(("b03", "b04", "b08"))}
+    group = "measurements/reflectance/r10m"
+    store = tmp_path / f"{name}.zarr"
+    xr.Dataset(each, coords=_places()).to_zarr(store, group=group, zarr_format=2, consolidated=True)
+    scene = open_scene(store / group)
+    assert (scene.stem, scene.product.sensor, scene.bands) == (name, "sentinel-2-l2a", GRN)
+    assert open_scene(store / group, bands=("B03", "B04", "B08")).bands == GRN
+    assert (scene.product.evidence.baseline, scene.radiometry.offset[0]) == (5.09, -0.1)
+    assert (scene.grid.crs.to_epsg(), scene.grid.transform) == (32629, CORNER)
+    assert np.array_equal(_read(scene).dn, dn)
+    with pytest.raises(SceneError, match=r"has none\. Of a store with groups give the one with"):
+        open_scene(store)
+
+
 def test_zarr_on_a_server(tmp_path):
     dn = _numbers()
     _variables(dn, scale_factor=1e-4).to_zarr(tmp_path / "c.zarr", zarr_format=2, consolidated=True)

@@ -46,7 +46,9 @@ __all__ = ["BAND_DIMS", "Cube", "CubeReader", "band_names", "find_cube", "scale_
 BAND_DIMS = ("band", "bands", "variable", "channel", "wavelength")
 """What dimensions of bands are called."""
 
-_ENDING = re.compile(r"\.(nc4?|cdf|zarr)$", re.IGNORECASE)
+_NETCDF = re.compile(r"[^/]*\.(nc4?|cdf)$", re.IGNORECASE)
+_ZARR = re.compile(r"([^/]*\.zarr)(/.*)?$", re.IGNORECASE)
+"""A store, and perhaps a group in it, like ``measurements/reflectance/r10m`` of ESA's products."""
 _Y, _X = ("y", "latitude", "lat", "northing"), ("x", "longitude", "lon", "easting")
 _CLOUDS: Mapping[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
 _UNEVEN = 0.05
@@ -169,15 +171,20 @@ def find_cube(uri: str, *, time: str | None = None) -> Product | None:
         ConfigError: no moment or several begin as was told, or xarray is not installed.
     """
     uri = uri.rstrip("/")
-    if _ending(uri) is None:
+    if not (_NETCDF.search(_path(uri)) or _ZARR.search(_path(uri))):
         return None
     with _opened(uri) as dataset:
         return _product(uri, dataset, time)
 
 
-def _ending(uri: str) -> str | None:
-    found = _ENDING.search(urlsplit(uri).path if "://" in uri else uri)
-    return found[0].lower() if found else None
+def _path(uri: str) -> str:
+    return (urlsplit(uri).path if "://" in uri else uri).replace("\\", "/")
+
+
+def _name(uri: str) -> str:
+    """Of the file or store, whatever group of it is meant."""
+    store = _ZARR.search(_path(uri))
+    return store[1] if store else Path(_path(uri)).name
 
 
 @contextmanager
@@ -192,7 +199,7 @@ def _opened(uri: str) -> Iterator[xr.Dataset]:
         ) from error
     if "://" not in uri and not Path(uri).exists():
         raise SceneError(f"a scene must exist: there is no {uri}.")
-    engine = "zarr" if _ending(uri) == ".zarr" else None
+    engine = "zarr" if _ZARR.search(_path(uri)) else None
     if "://" in uri and engine is None:
         raise SceneError(f"netCDF is read from disk; download {redact(uri)} and give its path.")
     try:
@@ -230,7 +237,7 @@ def _product(uri: str, dataset: xr.Dataset, time: str | None) -> Product:
     at, moment, several = _moment(first, {*space, band_dim}, time, uri)
     names = band_names(first, band_dim) if band_dim else tuple(str(a.name) for a in arrays)
     tags = {str(k): v for k, v in dataset.attrs.items() if isinstance(v, str)}
-    found = find_sensor(name=Path(redact(uri)).name, tags=tags, bands=names)
+    found = find_sensor(name=_name(uri), tags=tags, bands=names)
     count = first.sizes[band_dim] if band_dim else len(arrays)
     grid = _crs(dataset, first, space), _transform(first, space, uri)
     cube = Cube(
@@ -242,7 +249,7 @@ def _product(uri: str, dataset: xr.Dataset, time: str | None) -> Product:
         kind="cube",
         uri=redact(uri),
         path="",
-        stem=stem(uri) + (f"_{when.removesuffix('T000000')}" if several else ""),
+        stem=stem(_name(uri)) + (f"_{when.removesuffix('T000000')}" if several else ""),
         names=names or (None,) * count,
         evidence=Evidence.of(
             found,
@@ -267,6 +274,8 @@ def _bands(uri: str, dataset: xr.Dataset) -> tuple[list[xr.DataArray], str | Non
         SceneError: there is neither, or they do not go together.
     """
     named = [a for name, a in dataset.data_vars.items() if common_name(str(name)) and a.ndim > 1]
+    if _ZARR.search(_path(uri)):
+        named.sort(key=lambda array: str(array.name))  # a store lists them in any order
     if len(named) > 1:
         kinds = {str(a.name): f"{a.dtype} {dict(a.sizes)}" for a in named}
         if len(set(kinds.values())) > 1:
@@ -286,7 +295,8 @@ def _bands(uri: str, dataset: xr.Dataset) -> tuple[list[xr.DataArray], str | Non
         raise SceneError(
             f"a cube must have variables that are bands, like B03 or green, or one variable with a "
             f"dimension called {', '.join(BAND_DIMS)}; {redact(uri)} has "
-            f"{', '.join(f'{n} {a.dims}' for n, a in dataset.data_vars.items()) or 'none'}."
+            f"{', '.join(f'{n} {a.dims}' for n, a in dataset.data_vars.items()) or 'none'}. Of a "
+            f"store with groups give the one with the bands (x.zarr/measurements/reflectance/r10m)."
         )
     return [cubes[0][0]], cubes[0][1]
 
@@ -436,8 +446,8 @@ def _crs(dataset: xr.Dataset, array: xr.DataArray, space: tuple[str, str]) -> st
     said = array.rio.crs
     mapping = next((v.attrs["crs_wkt"] for v in dataset.variables.values() if "crs_wkt" in v.attrs),
                    None)  # fmt: skip
-    noted = array.attrs.get("crs"), dataset.attrs.get("crs"), _scalar(array, "epsg")
-    for other in (mapping, *noted):
+    noted = (of.attrs.get(key) for of in (array, dataset) for key in ("crs", "proj:epsg"))
+    for other in (mapping, *noted, _scalar(array, "epsg")):
         said = said or other
     degrees = all("degree" in str(array.coords[d].attrs.get("units", "")) for d in space
                   if d in array.coords)  # fmt: skip
