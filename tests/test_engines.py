@@ -16,6 +16,7 @@ from geounet.engines.openvino_engine import (
     convert_network,
     has_bfloat16,
 )
+from geounet.engines.threads import _told
 from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, ModelError
 from geounet.model import (
@@ -167,6 +168,24 @@ def test_an_obscured_class_has_a_code_of_its_own():
     codes, level = _decide(scores, [True] * 4, classes=order)
     assert codes.tolist() == [[0, 2, 0, 2]]
     assert level.tolist() == [[round(250 / 7), 125, round(250 * 3 / 7), 0]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_card_gives_what_the_cpu_gives():
+    """In half precision; the arrays that it was given change while it computes."""
+    model, cols = _model(**THREE), Axis(200, 32, 8)
+    dn, observed = _scene(32, 200)
+    expected = _scores(
+        open_engine(model, MATCHED, device="cpu", engine="torch"), dn, observed, cols
+    )
+    engine = TorchEngine(model, MATCHED, device="cuda", batch=3)
+    windows = engine.predict(dn, observed, cols)
+    made = [next(windows)]
+    dn[:], observed[:] = 0, False
+    made += windows
+    assert tuple(i for i, _ in made) == expected[0]
+    scores = np.stack([scores.cpu().numpy() for _, scores in made])
+    np.testing.assert_allclose(scores, expected[1], rtol=0, atol=0.05)
 
 
 # -- devices ---------------------------------------------------------------------------------------
@@ -329,6 +348,22 @@ def test_without_bfloat16_it_is_float32(monkeypatch):
         for p in ("float32", "bfloat16")
     )
     assert np.array_equal(made, exact)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_number_of_threads_changes_nothing(engine, monkeypatch):
+    """But the order of sums, and with it float32's rounding."""
+    model, cols = _model(**THREE), Axis(76, 32, 8)
+    dn, observed = _scene(32, 76)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        monkeypatch.setitem(_told, "count", threads)
+        opened = open_engine(model, MATCHED, device="cpu", engine=engine, batch=2)
+        found.append(_scores(opened, dn, observed, cols)[1])
+        if engine == "torch":
+            assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=0, atol=1e-6)
 
 
 def test_openvino_can_be_stopped_in_the_middle_and_used_again():

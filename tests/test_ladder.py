@@ -1,18 +1,39 @@
 """The out-of-memory ladder, with an engine whose memory holds so many windows and no more."""
 
 import logging
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from geounet.blending import StripBlender
-from geounet.engines.ladder import Ladder, is_out_of_memory, suited_batch
+from geounet.engines import ladder as ladder_module
+from geounet.engines.ladder import Ladder, is_out_of_memory, open_ladder, suited_batch
 from geounet.errors import GeounetWarning, ModelError
+from geounet.model import Architecture, InputBand, Inputs, Model, ModelSpec, Normalisation
+from geounet.segmenter import build_network
 from geounet.tiling import Axis, WindowPlan
 
 COLS = Axis(100, 16, 4)
+MATCHED = Inputs((0, 1, 2), (0, 1, 2), (1e-4,) * 3, (0.0,) * 3)
+
+
+def tiny_model(tile, features=(2,)):
+    options = {"features": list(features), "padded": True, "dropout": 0.0}
+    spec = ModelSpec(
+        name="tiny",
+        architecture=Architecture(decoder="unet2015", options=options),
+        bands=[InputBand(name=name, common_name=name) for name in ("green", "red", "nir")],
+        classes=("land", "water"),
+        normalisation=Normalisation(mean=(-2.0,) * 3, std=(0.5,) * 3),
+        tile=tile,
+        tile_multiple=2,
+    )
+    return Model(spec, build_network(spec).eval(), "test")
 
 
 class Box(np.ndarray):
@@ -191,4 +212,49 @@ def test_what_says_that_memory_ran_out(error, expected):
     [(80 << 30, 512, 16), (8 << 30, 512, 4), (1 << 30, 512, 1), (0, 512, 1), (8 << 30, 2048, 1)],
 )
 def test_the_batch_suits_the_memory(free, tile, expected):
-    assert suited_batch(free, tile) == expected
+    assert suited_batch(free, tile, 16) == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "told", "expected"), [(64 << 30, None, 2), (64 << 20, None, 1), (64 << 20, 3, 3)]
+)
+def test_on_the_cpu_too_the_batch_suits_the_memory(free, told, expected, monkeypatch):
+    """A full machine kills processes rather than let them know."""
+    monkeypatch.setattr(ladder_module, "_free_on", lambda device: free)
+    ladder = open_ladder(tiny_model(512), MATCHED, device="cpu", engine="torch", batch=told)
+    assert ladder.batch == expected
+
+
+OUT_OF_MEMORY = """
+import resource, sys, warnings
+import numpy as np, psutil, torch
+sys.path.insert(0, sys.argv[1])
+from test_ladder import MATCHED, tiny_model
+from geounet.engines import open_ladder
+from geounet.tiling import Axis
+
+torch.set_num_threads(1)
+model, cols = tiny_model(256, features=[16]), Axis(256 * 8, 256, 0)
+dn = np.random.default_rng(0).integers(0, 9000, (3, 256, 256 * 8)).astype("uint16")
+seen = np.ones(dn.shape[1:], bool)
+one, ladder = (
+    open_ladder(model, MATCHED, device="cpu", engine="torch", batch=batch) for batch in (1, 8)
+)
+expected = [scores.copy() for _, scores in one.predict(dn, seen, cols)]
+limit = psutil.Process().memory_info().vms + (150 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+with warnings.catch_warnings(record=True) as said:
+    made = [scores.copy() for _, scores in ladder.predict(dn, seen, cols)]
+assert [str(each.message)[:38] for each in said] == ["memory ran out with 8 windows at once "], said
+assert ladder.batch < 8
+assert len(made) == 8 and all(map(np.array_equal, made, expected))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are set as on Linux")
+def test_memory_that_really_runs_out_gives_the_same_result():
+    """With an address space that has no room for eight windows at once."""
+    folder = str(Path(__file__).parent)
+    command = [sys.executable, "-c", OUT_OF_MEMORY, folder]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -16,6 +16,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from geounet.engines.choice import open_engine
 from geounet.errors import GeounetWarning, ModelError
 
@@ -54,7 +56,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_WORDS.search(str(error)))
 
 
-def suited_batch(free: int, tile: int, most: int = 16) -> int:
+def suited_batch(free: int, tile: int, most: int) -> int:
     """Windows to predict at once so that memory hardly runs out: half of what is free serves.
 
     Args:
@@ -80,23 +82,28 @@ def open_ladder(
         inputs: how the scene's bands fill the model's.
         device: to begin on, resolved.
         engine: to begin with; on the rung from a card to the CPU it is PyTorch.
-        batch: windows predicted at once; None chooses, on CUDA from the memory that is free.
+        batch: windows predicted at once; None chooses, no more than free memory suits.
     """
     side = model.spec.tile + 2 * model.spec.margin
 
     def open_on(place: str) -> Engine:
         first = place == device
-        windows = batch
-        if first and batch is None and device.startswith("cuda"):
-            windows = suited_batch(_free_on(device), side)
         kind: EngineName = engine if first else "torch"
-        return open_engine(model, inputs, device=place, engine=kind, batch=windows)
+        made = open_engine(model, inputs, device=place, engine=kind, batch=batch if first else None)
+        if batch is None and (free := _free_on(place)) is not None:
+            made.batch = suited_batch(free, side, most=made.batch)
+        return made
 
     return Ladder(open_on, device)
 
 
-def _free_on(device: str) -> int:
-    """Bytes that are free on a CUDA device."""
+def _free_on(device: str) -> int | None:
+    """Bytes that are free on a device; None where nobody can tell."""
+    if device == "cpu":
+        available: int = psutil.virtual_memory().available
+        return available
+    if not device.startswith("cuda"):
+        return None
     import torch  # noqa: PLC0415 - costs seconds
 
     free: int = torch.cuda.mem_get_info(torch.device(device))[0]

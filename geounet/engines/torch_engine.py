@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,16 @@ class TorchEngine:
         return array if self._on_cpu else self._tensor(array)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        """A numpy array on the device.
+
+        To a CUDA card it goes from a copy in pinned memory, and nobody waits for it: torch keeps
+        that copy until the card has it, and the card computes with it only then. So the array may
+        change at once.
+        """
+        made = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type != "cuda":
+            return made.to(self.device)
+        return made.pin_memory().to(self.device, non_blocking=True)
 
     @torch.inference_mode()
     def predict(
@@ -117,7 +127,8 @@ class TorchEngine:
     def _probabilities(self, dn: Tensor, observed: Tensor) -> Tensor:
         x = self._network.normalise(dn, self._gain, self._bias, observed)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
+        # no autocast elsewhere: not each torch has it for each device, be it only to switch it off
+        with torch.autocast("cuda", self._half) if self._half else nullcontext():
             logits = self._network.body(x)
         return torch.softmax(logits.float() / self._spec.temperature, dim=1)
 
