@@ -659,6 +659,8 @@ def mosaic(
     """
     if not masks:
         raise ConfigError("a mosaic is made of one mask or more; got none.")
+    if Path(output).suffix.lower() not in {".tif", ".tiff"}:
+        raise ConfigError(f"a mosaic is a GeoTIFF, NAME.tif; got {str(output)!r}.")
     shaping = shaping or Shaping()
     grids = [_mask_grid(path) for path in masks]
     grid = _mosaic_grid(masks, grids, crs)

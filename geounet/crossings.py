@@ -316,11 +316,13 @@ def _densified(points: Floats, pieces: int) -> Floats:
 def _read_baseline(path: str | os.PathLike[str]) -> tuple[gpd.GeoSeries, list[str]]:
     """The lines of a file and their names."""
     frame = _read_vectors(path)
+    kinds = sorted(set(frame.geom_type))
     merged = shapely.line_merge(frame.geometry.array)
-    if not len(frame) or not (shapely.get_type_id(merged) == shapely.GeometryType.LINESTRING).all():
+    whole = shapely.get_type_id(merged) == shapely.GeometryType.LINESTRING
+    if not kinds or not set(kinds) <= {"LineString", "MultiLineString"} or not whole.all():
         raise SceneError(
             f"a baseline or transects are a file of lines, each in one piece; {path} has "
-            f"{len(frame)} features of type {', '.join(sorted(set(frame.geom_type)))}."
+            f"{len(frame)} features of type {', '.join(kinds) or 'none'}."
         )
     named = [column for column in _NAME_COLUMNS if column in frame]
     names = [str(name) for name in frame[named[0]]] if named else []
@@ -341,7 +343,8 @@ def _read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
         else:
             frame = pyogrio.read_dataframe(path)
     except (OSError, ValueError, RuntimeError) as error:
-        raise SceneError(f"a file of lines is wanted; {path} cannot be read: {error}") from error
+        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+        raise SceneError(f"a file of lines is wanted; {path} cannot be read: {reason}.") from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise SceneError(f"a file of lines is wanted; {path} has no geometry.")
     return frame[~(frame.geometry.isna() | frame.geometry.is_empty)]

@@ -129,6 +129,8 @@ class Shaping:
         level_of(self.threshold)
         if self.edges not in ("pixel", "contour"):
             raise ConfigError(f"edges are pixel or contour; got {self.edges!r}.")
+        if not 0 <= self.code <= 255:
+            raise ConfigError(f"code is a value of a mask, 0 to 255; got {self.code!r}.")
         if self.edges == "contour" and (self.connectivity, self.code) != (4, 1):
             raise ConfigError(
                 "contours are those of water, and never touch at a corner: they take neither "
@@ -794,7 +796,8 @@ def _tables(
                 source.transform, source.crs, to_crs=to_crs, extra=_provenance(source)
             )
     except RasterioError as error:
-        raise SceneError(f"{path} cannot be read: {error}.") from error
+        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+        raise SceneError(f"{path} cannot be read: {reason}.") from error
 
 
 def vectorize_to_files(
@@ -878,7 +881,7 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         types = ", ".join(sorted(set(source.dtypes)))
         source.close()
         raise SceneError(
-            f"A mask or a probability has one uint8 band; "
+            f"a mask or a probability has one uint8 band; "
             f"{path} has {source.count} of type {types}."
         )
     return source

@@ -1146,7 +1146,7 @@ def polygonize(
         with source:
             if source.dtypes != ("uint8",):
                 raise SceneError(
-                    "A mask has one uint8 band; "
+                    "a mask has one uint8 band; "
                     f"{path} has {source.count} of type {', '.join(sorted(set(source.dtypes)))}."
                 )
             polygons = polygonize_rows(
@@ -1154,7 +1154,8 @@ def polygonize(
             )
             return polygons.to_frame(source.transform, source.crs, min_area=min_area)
     except RasterioError as error:
-        raise SceneError(f"the mask {path} cannot be read: {error}") from error
+        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+        raise SceneError(f"the mask {path} cannot be read: {reason}.") from error
 
 
 def _strips(source: rasterio.DatasetReader) -> Iterator[Bytes]:

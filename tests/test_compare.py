@@ -543,6 +543,8 @@ def test_refused_mosaics(make_mask, tmp_path):
         mosaic([], output=tmp_path / "m.tif")
     with pytest.raises(ConfigError, match="'nowhere'"):
         mosaic([mask], output=tmp_path / "m.tif", crs="nowhere")
+    with pytest.raises(ConfigError, match=r"is a GeoTIFF, NAME\.tif; got .*m\.jpg"):
+        mosaic([mask], output=tmp_path / "m.jpg")
     with pytest.raises(SceneError, match="holds 9"):
         mosaic([mask, make_mask([[9]], "b.tif")], output=tmp_path / "m.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]

@@ -333,6 +333,8 @@ def test_files_that_do_not_fit(make_lines, make_shore, make_raster, tmp_path):
     lines, mask = make_lines([_southward()]), make_shore(_half(10))
     points = tmp_path / "points.gpkg"
     geopandas.GeoDataFrame(geometry=[shapely.Point(X, Y)], crs=TRUE).to_file(points)
+    ring = tmp_path / "ring.gpkg"
+    geopandas.GeoDataFrame(geometry=[shapely.box(X, Y, X + 9, Y + 9)], crs=TRUE).to_file(ring)
     bare = make_lines([_southward()], "bare.gpkg", crs="EPSG:32629")
     text = tmp_path / "text.txt"
     text.write_text("nothing")
@@ -340,6 +342,7 @@ def test_files_that_do_not_fit(make_lines, make_shore, make_raster, tmp_path):
         transects(lines, [])
     for baseline, source, words in (
         (points, mask, "features of type Point"),
+        (ring, mask, "1 features of type Polygon"),
         (tmp_path / "none.gpkg", mask, "none.gpkg"),
         (mask, mask, r"mask\.tif cannot be read|has no geometry"),
         (lines, points, "holds Point"),

@@ -341,6 +341,7 @@ def test_codes_rule_where_rounding_hides_the_decision() -> None:
         {"threshold": 1},
         {"edges": "contour", "connectivity": 8},
         {"edges": "contour", "code": 2},
+        {"code": 256},
     ],
 )
 def test_shapings_that_are_none_are_refused(options: dict[str, object]) -> None:
