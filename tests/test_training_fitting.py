@@ -8,7 +8,9 @@ import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,17 @@ import geounet
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
 from geounet.model import InputBand, ModelSpec, Normalisation, load_model, save_model
 from geounet.segmenter import build_network
-from geounet.training import TrainConfig, fitting, gathering, judging, train
+from geounet.training import (
+    TrainConfig,
+    augment,
+    fitting,
+    gathering,
+    judging,
+    losses,
+    train,
+    variation,
+)
+from geounet.training.loop import LoopConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::geounet.errors.GeounetWarning"),
@@ -197,6 +209,66 @@ def test_every_loss_trains(tmp_path, loss):
     assert all(np.isfinite(float(row["loss"])) for row in curve(tmp_path / "run"))
 
 
+def test_what_is_told_reaches_the_loop(tmp_path):
+    made(tmp_path / "scenes")
+    told = config(
+        tmp_path, steps=7, average=0.25, seed=4, mixed=True, validate_every=3, patience=5,
+        optimiser={"name": "sgd", "rate": 0.5, "weight_decay": 0.25, "momentum": 0.75,
+                   "clip": 3.0, "accumulate": 2},
+        schedule={"name": "plateau", "warmup": 6, "factor": 0.125, "patience": 9},
+    )  # fmt: skip
+    assert fitting._loop_config(told, gathering.gather(told)) == LoopConfig(
+        steps=7, average=0.25, seed=4, mixed=True, validate_every=3, save_every=3, report_every=3,
+        patience=5, optimiser="sgd", rate=0.5, weight_decay=0.25, momentum=0.75, clip=3.0,
+        accumulate=2, schedule="plateau", warmup=6, plateau_factor=0.125, plateau_patience=9,
+    )  # fmt: skip
+
+
+WEIGHTED = {"weights": {"water": 3.0}}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"name": "bce"}, losses.binary_cross_entropy),
+        ({"name": "dice", "smooth": 9.0}, partial(losses.dice, smooth=9.0)),
+        ({"name": "bce_dice", "smooth": 9.0, "dice_weight": 0.9},
+         partial(losses.bce_dice, smooth=9.0, dice_weight=0.9)),
+        ({"name": "focal", "gamma": 4.0, **WEIGHTED},
+         partial(losses.focal, gamma=4.0, weights=[1.0, 3.0])),
+        ({"name": "cross_entropy", **WEIGHTED}, partial(losses.cross_entropy, weights=[1.0, 3.0])),
+        ({"name": "border", "w0": 50.0, "sigma": 2.0, **WEIGHTED},
+         partial(losses.border_cross_entropy, w0=50.0, sigma=2.0, weights=[1.0, 3.0])),
+        ({"name": "lovasz"}, losses.lovasz),
+        ({"name": "lovasz_hinge"}, losses.lovasz_hinge),
+    ],
+)  # fmt: skip
+def test_what_is_told_reaches_the_loss(tmp_path, told, expected):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 16, 16, generator=generator)
+    labels = (torch.rand(2, 16, 16, generator=generator) < 0.3).long()
+    loss = fitting._loss(config(tmp_path, loss=told), SimpleNamespace(classes=("land", "water")))
+    torch.testing.assert_close(loss(logits, 1 << labels), expected(logits, labels))
+
+
+def test_what_is_told_reaches_the_augmentation(tmp_path):
+    bands = [InputBand(name=n, common_name=n, required=n == "green") for n in ("green", "nir")]
+    spec = SimpleNamespace(bands=bands, classes=("land", "water"))
+    nothing = {"flips": False, "intensity": 0.0}
+
+    def steps(**told):
+        return fitting._augmentation(config(tmp_path, augment={**nothing, **told}), spec).steps[:-1]
+
+    assert steps() == ()
+    assert steps(flips=True) == (augment.Dihedral(),)
+    assert steps(rotation=True) == (variation.Warp(rotation=True, elastic=0.0),)
+    assert steps(elastic=7.0) == (variation.Warp(rotation=False, elastic=7.0),)
+    assert steps(intensity=0.5) == (variation.Intensity(0.5),)
+    assert steps(band_dropout=0.25) == (variation.BandDropout((1,), 0.25),)
+    kinds = {type(step).__name__ for step in steps(spectral=True)}
+    assert kinds >= {"Atmosphere", "Clouds", "WaterColour", "SnowCover", "SensorNoise"}
+
+
 def test_epochs_are_passes_over_the_pixels(tmp_path):
     made(tmp_path / "scenes")
     result = train(config(tmp_path, steps=None, epochs=2, valid_share=0))
@@ -345,6 +417,13 @@ def test_bands_that_differ_between_scenes(tmp_path):
     made(tmp_path / "scenes", "b", names=("B02", "B03", "B04", "B08"))
     with pytest.raises(ConfigError, match="same bands, or bands must say which"):
         train(config(tmp_path))
+
+
+def test_bands_without_reflectance_are_not_learned_unasked(tmp_path):
+    made(tmp_path / "scenes", "a")
+    made(tmp_path / "scenes", "b", east=800000, names=("B03", "B04", "B08", "SCL"))
+    spec = gathering.gather(config(tmp_path)).spec
+    assert [band.name for band in spec.bands] == ["green", "red", "nir"]
 
 
 def test_an_output_with_another_training(tmp_path):

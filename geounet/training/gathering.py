@@ -14,7 +14,7 @@ from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.labels import LabelRules, Pair, checked_pairs, find_pairs, open_labels
 from geounet.model import InputBand, ModelSpec, Normalisation, load_model, match_bands
 from geounet.networks import Geometry, unet_geometry
-from geounet.sensors import common_name
+from geounet.sensors import common_name, is_reflective
 from geounet.tiling import Window
 from geounet.training.dataset import LabelledScene
 from geounet.training.scenes import SceneSource, Survey, keep_back, sites_of, survey
@@ -250,10 +250,11 @@ def _bands(config: TrainConfig, found: Sequence[tuple[str, ...]]) -> tuple[Input
 
 
 def _shared(found: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The bands that all scenes have, if all have the same."""
-    first = tuple(name for name in found[0] if name != "-")
-    for other in found[1:]:
-        if {name for name in other if name != "-"} != set(first):
+    """The bands of reflectance that all scenes have, if all have the same."""
+    reflective = [tuple(name for name in names if is_reflective(name)) for names in found]
+    first = reflective[0]
+    for other in reflective[1:]:
+        if set(other) != set(first):
             raise ConfigError(
                 f"scenes must all have the same bands, or bands must say which to use; one has "
                 f"{', '.join(first)}, another {', '.join(other)}."
