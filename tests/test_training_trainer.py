@@ -338,11 +338,13 @@ def scaled(factor):
 
 
 @pytest.mark.usefixtures("old_card")
-def test_gradients_too_small_for_float16_are_scaled():
+@pytest.mark.parametrize(("factor", "rate", "clip"), [(1e-5, 1e5, 1e9), (0.1, 1.0, 1e-3)])
+def test_gradients_in_float16_are_scaled_and_clipped_by_their_own_size(factor, rate, clip):
+    """Too small for it; or larger than what they are clipped to."""
     moves = []
     for mixed in (True, False):
-        learner = trainer(1, net=network(dropout=0), loss=scaled(1e-5), mixed=mixed,
-                          **PLAIN | {"rate": 1e5})  # fmt: skip
+        learner = trainer(1, net=network(dropout=0), loss=scaled(factor), mixed=mixed,
+                          **PLAIN | {"rate": rate, "clip": clip})  # fmt: skip
         learner.run()
         moves.append(weights(learner) - weights(trainer(net=network(dropout=0))))
     half, full = moves
