@@ -102,7 +102,13 @@ _HOMES = {
 }
 
 
+_ROOMS = ("evaluate", "training")
+"""Modules that are to be had without an import of their own: ``geounet.training.train``."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"geounet.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'geounet' has no attribute {name!r}")

@@ -78,6 +78,11 @@ def test_the_docstring_of_run_names_every_option():
     assert set(geounet.RunConfig.model_fields) <= set(re.findall(r"\w+", told))
 
 
+def test_training_and_evaluation_need_no_import_of_their_own():
+    code = "import geounet; geounet.training.train, geounet.evaluate.evaluate"
+    assert "geounet.training.fitting" in _modules_after(code)
+
+
 def test_typing_file_ships():
     assert resources.files("geounet").joinpath("py.typed").is_file()
 
