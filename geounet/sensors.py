@@ -559,6 +559,11 @@ def _one_each(found: Mapping[str, tuple[str, ...]]) -> list[str]:
 def _in_order(count: int, texts: Sequence[str | None], sensor: str | None) -> tuple[str, ...]:
     """The order of a stack that does not name its bands."""
     order = _order(count, sensor)
+    if order is None and count == 1:
+        raise SceneError(
+            "a scene has several bands, and this file has one. Give the folder of all its bands, "
+            "or a quoted pattern of their files ('scene_*_B*.tif')."
+        )
     if order is None:
         of = f" of {sensor}" if sensor else ""
         raise SceneError(

@@ -106,6 +106,23 @@ def test_resolutions_may_differ(make_single, tmp_path):
     assert scene.reflectance(["swir16"]) == pytest.approx(np.full((1, 8, 8), 0.05))
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("SCL.tif", "scl"), ("x_SCL_20m.jp2.tif", None), ("x_SCL_20m.tif", "scl"),
+     ("x_QA_PIXEL.TIF", "qa_pixel"), ("a.Fmask.tif", "fmask"), ("muscl.tif", None)],
+)  # fmt: skip
+def test_a_cloud_layer_among_the_bands(make_single, tmp_path, name, rule):
+    for file in ("x_B03.tif", "x_B04.tif", name):
+        make_single(file)
+    clouds = find_product(tmp_path).clouds
+    assert (clouds and (clouds.rule, Path(clouds.uri).name)) == (rule and (rule, name))
+
+
+def test_one_band_alone_is_no_scene(make_single):
+    with pytest.raises(SceneError, match=r"several bands, and this file has one\. Give the folder"):
+        open_scene(make_single("LC08_L2SP_017051_20151205_20200908_02_T1_SR_B3.TIF"))
+
+
 def test_two_files_of_one_band_are_refused(make_single, tmp_path):
     for name in ("a_B03.tif", "b_B03.tif", "a_B04.tif"):
         make_single(name)

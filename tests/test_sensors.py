@@ -122,7 +122,7 @@ def test_name_bands(count, descriptions, told, sensor, expected):
     ("count", "descriptions", "told", "sensor", "error", "message"),
     [
         (4, (), None, None, SceneError, r"4 bands, descriptions \[\].*--bands B02,B03,B04,B08"),
-        (1, (None,), None, None, SceneError, r"1 bands, descriptions \[''\].*--bands"),
+        (1, (None,), None, None, SceneError, r"this file has one\. Give the folder"),
         (0, (), None, None, SceneError, r"0 bands"),
         (4, ("a", "b", "c", "d"), None, None, SceneError, r"\['a', 'b', 'c', 'd'\]"),
         (5, (), None, "landsat-8", SceneError, "5 bands of landsat-8"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from geounet.products.bundle import Bundle
+    from geounet.products.product import CloudRule
     from geounet.products.stacking import Stack
     from geounet.resampling import Resampling
 
@@ -38,6 +39,7 @@ _HLS_FILE = re.compile(
 _HLS_THERMAL = {("L30", "B10"), ("L30", "B11")}
 _ENDING = re.compile(r"[ _.-]*(\(raw\)|raw|[1-6]0m|reflectance)$", re.IGNORECASE)
 _SPLIT = re.compile(r"[ _.-]+")
+_CLOUDS: Mapping[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
 _EO_BROWSER = re.compile(r".*_\(Raw\)\.tiff?", re.IGNORECASE)
 _EO_BROWSER_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 1.0}
 """Its raw bands hold reflectance times the type's greatest number (``getRawBandsScalingFactor`` in
@@ -130,6 +132,7 @@ def find_singles(
         stem=_stem(bundle, [names[0] for names in named.values()]),
         resampling=resampling,
         acquired=_one_day(first),
+        clouds=_cloud_layer(bundle),
     )
 
 
@@ -140,6 +143,23 @@ def _of_eo_browser(name: str, stacked: Stack) -> Statement | None:
         return None
     count = len(stacked.layers)
     return Statement("way EO Browser exports raw bands", (scale,) * count, (0.0,) * count)
+
+
+def _cloud_layer(bundle: Bundle) -> CloudLayer | None:
+    """The file that says where clouds are, by its name; of two the finer one comes first."""
+    found = [
+        (name, rule)
+        for name in bundle.names
+        for rule in (_CLOUDS.get(_last_part(PurePosixPath(name).stem)),)
+        if rule and PurePosixPath(name).suffix.lower() in RASTERS
+    ]
+    return CloudLayer(bundle.gdal(found[0][0]), 1, found[0][1]) if found else None
+
+
+def _last_part(stem: str) -> str:
+    """What a file's name ends with, in lower case and without its pixel size."""
+    short = re.sub(r"_[126]0m$", "", stem.lower())
+    return next((end for end in _CLOUDS if re.search(rf"(^|[ _.-]){end}$", short)), "")
 
 
 def _named_bands(names: Iterable[str]) -> dict[str, list[str]]:
