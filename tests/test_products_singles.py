@@ -118,6 +118,20 @@ def test_a_cloud_layer_among_the_bands(make_single, tmp_path, name, rule):
     assert (clouds and (clouds.rule, Path(clouds.uri).name)) == (rule and (rule, name))
 
 
+@pytest.mark.parametrize(
+    ("folder", "sensor", "baseline"),
+    [
+        ("S2B_MSIL2A_20230701T105031_N0509_R051_T31UFU_20230701T165800", "sentinel-2-l2a", 5.09),
+        ("landsat8 and others", "sentinel-2", None),
+    ],
+)
+def test_the_folder_may_say_which_product_it_was(make_single, tmp_path, folder, sensor, baseline):
+    for band in ("B03", "B04", "B08", "B8A"):
+        make_single(f"{folder}/{band}.tif")
+    evidence = find_product(tmp_path / folder).evidence
+    assert (evidence.sensor, evidence.baseline) == (sensor, baseline)
+
+
 def test_one_band_alone_is_no_scene(make_single):
     with pytest.raises(SceneError, match=r"several bands, and this file has one\. Give the folder"):
         open_scene(make_single("LC08_L2SP_017051_20151205_20200908_02_T1_SR_B3.TIF"))

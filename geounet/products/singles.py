@@ -113,7 +113,7 @@ def find_singles(
     _refuse_strangers(bundle, named)
     layers = [Layer(bundle.gdal(names[0]), 1, band) for band, names in sorted(named.items())]
     first = PurePosixPath(named[layers[0].name][0]).name
-    found = find_sensor(name=first, bands=[layer.name for layer in layers])
+    found = find_sensor(name=_told_by(first, bundle), bands=[layer.name for layer in layers])
     common = {layer.name: common_name(layer.name, found.sensor) for layer in layers}
     stacked = stack(
         layers, wanted=[own for own, name in common.items() if wanted is None or name in wanted]
@@ -134,6 +134,16 @@ def find_singles(
         acquired=_one_day(first),
         clouds=_cloud_layer(bundle),
     )
+
+
+def _told_by(first: str, bundle: Bundle) -> str:
+    """The name that says what the scene is: a product's identifier as the folder's, else a file's.
+
+    A mere word in a folder's name, like ``landsat8``, may be of anything else in it.
+    """
+    folder = Path(bundle.uri).name
+    whole = find_sensor(name=folder).level and not find_sensor(name=first).level
+    return f"{first} {folder}" if whole and bundle.kind != "list" else first
 
 
 def _of_eo_browser(name: str, stacked: Stack) -> Statement | None:
