@@ -8,13 +8,16 @@ Every line reads the scene, predicts it with the model's own network, blends win
 as much, and writes the mask as a tiled GeoTIFF and the water's polygons as GeoPackage. Each is
 measured in a process of its own, in turn, so that a machine's moods fall on all alike:
 
-    geounet        geounet.run as it is
-    geounet-torch  the same with PyTorch in float32, as the peers have it
-    monai          rasterio around MONAI's sliding_window_inference
-    loop           rasterio's windows, sums and weights of the whole scene in arrays, one division
+    geounet         geounet.run as it is
+    geounet-float32 the same with OpenVINO in float32, where geounet takes bfloat16 by default
+    geounet-torch   the same with PyTorch in float32, as the peers have it
+    monai           rasterio around MONAI's sliding_window_inference
+    loop            rasterio's windows, sums and weights of the whole scene in arrays, one division
 
-Printed are medians, peak memory, how much slower than geounet each is, and the share of pixels
-whose code is that of geounet-torch. The peers know no nodata and no obscured class by themselves:
+Printed are medians by the clock and of the processor (what all threads spent on a core: the one to
+trust where other programs run, with OMP_NUM_THREADS=1, as PyTorch's threads spin while they wait),
+peak memory, how much slower than geounet each is by both, and the share of pixels whose code is
+that of geounet-torch. The peers know no nodata and no obscured class by themselves:
 they are given geounet's rules for both.
 """
 
@@ -46,7 +49,7 @@ from geounet.scene import open_scene
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LINES = ("geounet", "geounet-torch", "monai", "loop")
+LINES = ("geounet", "geounet-float32", "geounet-torch", "monai", "loop")
 
 
 class Network:
@@ -149,6 +152,7 @@ def write(options: argparse.Namespace, codes: np.ndarray) -> Path:
 
 RUNS: dict[str, Callable[[argparse.Namespace], Path]] = {
     "geounet": run_geounet,
+    "geounet-float32": lambda options: run_geounet(options, engine="openvino"),
     "geounet-torch": lambda options: run_geounet(options, engine="torch"),
     "monai": run_monai,
     "loop": run_loop,
@@ -165,12 +169,15 @@ def measure(name: str, keep: Path) -> dict[str, float]:
 def child(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.output = Path(folder)
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         mask = RUNS[options.one](options)
-        seconds = time.perf_counter() - start
+        record = {
+            "seconds": time.perf_counter() - start,
+            "processor": time.process_time() - spent,
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
         mask.replace(options.keep)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    print(json.dumps(record))
 
 
 def rows(path: Path) -> Iterator[np.ndarray]:
@@ -197,17 +204,22 @@ def main(options: argparse.Namespace) -> None:
                 print(name, json.dumps(found[-1]), flush=True)
         truth = masks.get("geounet-torch")
         same = {n: agreement(path, truth) for n, path in masks.items()} if truth else {}
-    median = {n: statistics.median(r["seconds"] for r in found) for n, found in records.items()}
+    median, spent = (
+        {n: statistics.median(r[key] for r in found) for n, found in records.items()}
+        for key in ("seconds", "processor")
+    )
     peak = {n: max(r["peak_mib"] for r in found) for n, found in records.items()}
     for name, seconds in median.items():
         print(
-            f"{name:14} {seconds:8.2f} s  {peak[name]:7.0f} MiB"
-            f"  x{seconds / median['geounet']:.2f} of geounet"
+            f"{name:15} {seconds:8.2f} s  x{seconds / median['geounet']:.2f} of geounet"
+            f"  processor {spent[name]:8.2f} s  x{spent[name] / spent['geounet']:.2f}"
+            f"  {peak[name]:7.0f} MiB"
             + (f"  {same[name]:.4%} of pixels as geounet-torch" if same else "")
         )
     if options.json:
         machine = {"cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
-        record = {"machine": machine, "median_seconds": median, "peak_mib": peak}
+        record = {"machine": machine, "median_seconds": median, "processor": spent}
+        record["peak_mib"] = peak
         options.json.write_text(
             json.dumps({**record, "agreement": same, "runs": records}, indent=1)
         )
