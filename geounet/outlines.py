@@ -219,28 +219,31 @@ class _Statistics:
             `mean_probability`, `min_probability`; `less` and `more`, by which its area may be
             smaller or greater, in pixels.
         """
-        x, y, around, pixels, total, least, likely = (
-            np.concatenate([getattr(part, name) for part in self._parts])
-            for name in _Runs.__slots__
-        )
-        self._parts = []
-        owner, count = polygons.feature_of(x, y), len(polygons)
+        count = len(polygons)
+        owner = polygons.feature_of(self._all("x"), self._all("y")).astype(np.int32)
 
-        def add_up(values: Ints) -> Floats:
+        def add_up(name: str) -> Floats:
+            values = self._all(name)
             return np.bincount(owner, weights=values, minlength=count).astype(np.float64)
 
         lowest = np.full(count, NOT_OBSERVED, np.uint8)
-        np.minimum.at(lowest, owner, least)
-        size, area = add_up(pixels), polygons.areas()
+        np.minimum.at(lowest, owner, self._all("least"))
+        size, area, likely = add_up("pixels"), polygons.areas(), add_up("likely")
+        mean = add_up("total") / size * PROBABILITY_SCALE
         possible = self._possible.finish()
         host = np.zeros(count, np.int64)
-        host[owner] = possible.feature_of(around, y)
+        host[owner] = possible.feature_of(self._all("around"), self._all("y"))
+        self._parts = []
         return {
-            "mean_probability": add_up(total) / size * PROBABILITY_SCALE,
+            "mean_probability": mean,
             "min_probability": lowest.astype(np.float64) * PROBABILITY_SCALE,
-            "less": np.maximum(area - add_up(likely), 0),
+            "less": np.maximum(area - likely, 0),
             "more": np.maximum(size + _surplus(possible, host, size) - area, 0),
         }
+
+    def _all(self, name: str) -> Ints:
+        """A field of all runs; put together when it is needed, as there are millions."""
+        return np.concatenate([getattr(part, name) for part in self._parts])
 
 
 def _surplus(possible: PixelPolygons, host: Ints, size: Floats) -> Floats:
