@@ -566,11 +566,12 @@ def _in_order(count: int, texts: Sequence[str | None], sensor: str | None) -> tu
         )
     if order is None:
         of = f" of {sensor}" if sensor else ""
+        called = ", ".join(repr(text) for text in texts if text) or "nothing"
         raise SceneError(
-            f"cannot tell which bands these are: {count} bands{of}, descriptions "
-            f"{[d or '' for d in texts]}. Known without names are 13 bands (Sentinel-2 "
-            f"L1C), 12 (L2A), 6 (blue, green, red, nir, swir16, swir22), and all bands of a "
-            f"sensor told with --sensor. Name them in file order, e.g. --bands B02,B03,B04,B08."
+            f"cannot tell which bands these are: {count} bands{of}, described as {called}. Known "
+            f"without names are 13 bands (Sentinel-2 L1C), 12 (L2A), 6 (blue, green, red, nir, "
+            f"swir16, swir22), and all bands of a sensor told with --sensor. Name them in file "
+            f"order, e.g. --bands B02,B03,B04,B08."
         )
     return order
 
