@@ -42,7 +42,6 @@ EACH = [
     augment.SnowCover(WAVES, 1.0),
     augment.Clouds(WAVES, 1.0),
     augment.Atmosphere(WAVES, 1.0, 1.0),
-    augment.Saturation(1.0, (0.1, 0.2)),
     augment.SensorNoise(WAVES, 1.0, 1.0),
     augment.CoarseBands((SWIR, 11), 1.0),
     PATTERNS,
@@ -302,14 +301,3 @@ def test_blur_may_choose_no_band_at_all():
         batch.pixels, batch.present = batch.pixels[:, :1], batch.present[:, :1]
         augment.SensorNoise((0.56,), 2.0, 0.0)(batch, generator(seed))
         assert batch.pixels.shape == (2, 1, 8, 8)
-
-
-def test_saturation_cuts_each_band_off_at_a_level_of_its_own():
-    batch = make_batch(n=64, reflectance=0.8)
-    augment.Saturation(1.0, (0.3, 0.9))(batch, generator())
-    most = batch.pixels.flatten(2).amax(2)[batch.present]
-    assert most.min() < 0.35
-    assert most.max() == pytest.approx(0.8)
-    dark = make_batch(reflectance=0.29)
-    augment.Saturation(1.0, (0.3, 0.9))(dark, generator())
-    assert (dark.pixels[dark.pixels > 0] == torch.tensor(0.29)).all()

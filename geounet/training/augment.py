@@ -425,13 +425,10 @@ class WaterColour:
 
 @dataclass(frozen=True)
 class GroundCover:
-    """Burn scars, lava, dark wet soil, silt, salt, sand and coloured roofs on labelled land.
-
-    Wet silt is as bright as muddy water up to the red; it goes on rising gently where water falls.
-    """
+    """Burn scars, lava, dark wet soil, salt, sand and coloured roofs on labelled land."""
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.3
+    chance: float = 0.2
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Cover blobs of the land of some windows with another ground; the label stays land."""
@@ -440,11 +437,7 @@ class GroundCover:
             return
         n, size = len(index), batch.pixels.shape[-2:]
         pixels, device = batch.pixels[index], batch.pixels.device
-        kind = torch.randint(5, (n, 1, 1, 1), generator=generator, device=generator.device)
-        waves = torch.tensor(self.wavelengths, device=generator.device).view(1, -1, 1, 1)
-        silt = _uniform(0.06, 0.3, n, generator) * (waves / 0.665).clamp(max=2.4) ** _uniform(
-            0.1, 0.8, n, generator
-        )
+        kind = torch.randint(4, (n, 1, 1, 1), generator=generator, device=generator.device)
         flat = _uniform(0.02, 0.09, n, generator) * torch.ones_like(pixels[:, :, :1, :1])
         char = _column(CHAR, self.wavelengths, pixels) * _uniform(0.5, 1.3, n, generator)
         soil = _column(BRIGHT_SOIL, self.wavelengths, pixels) * _uniform(0.6, 1.6, n, generator)
@@ -456,7 +449,9 @@ class GroundCover:
                 tilt[:, None], size=len(self.wavelengths), mode="linear", align_corners=True
             )[:, 0, :, None, None]
         )
-        ground = sum((kind == i) * g for i, g in enumerate((char, flat, soil, silt, roof)))
+        ground = torch.where(
+            kind == 0, char, torch.where(kind == 1, flat, torch.where(kind == 2, soil, roof))
+        )
         relief = (1 + 0.15 * smooth_noise(n, size, (20, 40), generator)).clamp(0.4, 1.6)
         cover = _blobs(n, size, (0.05, 0.4), 0.08, generator) * _uniform(0.6, 1.0, n, generator)
         dry, wet = _land_share(batch, index), _water_part(batch, index)
@@ -502,15 +497,15 @@ def _shade(pixels: Tensor, sun: Tensor, sky: Tensor, generator: torch.Generator)
 
 @dataclass(frozen=True)
 class Clouds:
-    """Clouds with hard or soft edges, and the shadows that they cast some way off.
+    """Clouds with soft edges, and the shadows that they cast some way off.
 
-    Cloud that hides more than a third is obscured, whatever lies below. A shadow keeps the sky's
-    blue light and 15 to 50% of the sun's; on land it is obscured, on water it is water or obscured.
-    Where either is thin, the label below stays possible.
+    Thick cloud is obscured, whatever lies below. A shadow keeps the sky's blue light and 15 to 50%
+    of the sun's; on land it is obscured, on water it is water or obscured. Where either is thin,
+    the label below stays possible.
     """
 
     wavelengths: tuple[float, ...]
-    chance: float = 0.35
+    chance: float = 0.3
     cloud_share: float = 0.85
     """How often the cloud that casts the shadow lies in the window too."""
 
@@ -520,10 +515,7 @@ class Clouds:
         if not len(index):
             return
         n, size = len(index), batch.pixels.shape[-2:]
-        softness = (0.05, 0.12, 0.3)[
-            int(torch.randint(3, (1,), generator=generator, device=generator.device))
-        ]
-        cover = _blobs(n, size, (0.04, 0.4), softness, generator)
+        cover = _blobs(n, size, (0.04, 0.4), 0.12, generator)
         shift = torch.randint(
             6, max(7, size[0] // 3), (2,), generator=generator, device=generator.device
         ).tolist()
@@ -561,7 +553,7 @@ class Clouds:
         )
         allowed, thick = batch.allowed[index], cover[:, 0]
         some = torch.where((thick > 0.12) & (allowed != 0), allowed | OBSCURED, allowed)
-        batch.allowed[index] = torch.where(thick > 0.35, OBSCURED, some).to(allowed.dtype)
+        batch.allowed[index] = torch.where(thick > 0.45, OBSCURED, some).to(allowed.dtype)
         _write(batch, index, torch.lerp(pixels, white, cover))
 
 
@@ -684,26 +676,6 @@ class SensorNoise:
 
 
 @dataclass(frozen=True)
-class Saturation:
-    """Each band cut off at a level of its own, as old detectors do over clouds and snow.
-
-    Landsat 5's blue ends at a reflectance near 0.4 under a low sun, so that its clouds are yellow.
-    """
-
-    chance: float = 0.2
-    levels: tuple[float, float] = (0.3, 0.9)
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> None:
-        """Cut off the bands of some windows."""
-        index = _chosen(batch, self.chance, generator)
-        pixels = batch.pixels[index]
-        draw = torch.rand(pixels.shape[:2], generator=generator, device=pixels.device)
-        low, high = self.levels
-        most = low + (high - low) * draw[:, :, None, None]
-        _write(batch, index, torch.minimum(pixels, most))
-
-
-@dataclass(frozen=True)
 class CoarseBands:
     """Bands measured at twice the pixel size and repeated, as in stacks of Sentinel-2's 20 m bands.
 
@@ -797,7 +769,6 @@ def spectral_augmentations(wavelengths: Sequence[float]) -> tuple[Augmentation, 
         SnowCover(waves),
         Clouds(waves),
         Atmosphere(waves),
-        Saturation(),
         SensorNoise(waves),
     )
 
