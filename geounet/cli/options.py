@@ -86,7 +86,8 @@ class Outsides(StrEnum):
 
 
 SceneArgument = Annotated[
-    str, typer.Argument(help="A raster that GDAL opens, or a product's folder or archive.")
+    str,
+    typer.Argument(help="A raster that GDAL opens, a product's folder or archive, netCDF or Zarr."),
 ]
 Bands = Annotated[
     str | None,

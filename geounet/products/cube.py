@@ -4,7 +4,7 @@ xarray opens it (extra ``geounet[xarray]``) and understands its coordinates by t
 here is what of a cube is one scene. Two layouts are known:
 
     a variable a band          odc-stac, openEO, Earth Engine through xee
-    one with a axis of bands   stackstac, rioxarray
+    one with an axis of bands   stackstac, rioxarray
 
 Numbers are read as they are stored; ``scale_factor`` and ``add_offset`` are evidence like others.
 """
