@@ -264,9 +264,9 @@ class RasterLabels:
             except RasterioError as error:
                 raise SceneError(f"a label must be readable: {self.path}: {error}.") from error
         labels = np.full(values.shape, UNKNOWN, np.uint8)
-        known = np.isin(values, self.rules.ignored)
+        known = np.isin(values, self.rules.ignored) | np.isnan(values)
         if self.nodata is not None:
-            known |= (values == self.nodata) | np.isnan(values)
+            known |= values == self.nodata
         for index, name in enumerate(self.rules.classes):
             here = np.isin(values, self.rules.of(name)) & ~known
             labels[here] = index

@@ -139,6 +139,13 @@ def test_label_values_are_told_and_others_refused(tmp_path):
         open_labels(found, LabelRules()).read(Window(0, 0, 2, 3))
 
 
+def test_nan_is_unknown(tmp_path):
+    label = labels().astype(np.float32)
+    label[5] = np.nan
+    read = open_labels(pair(tmp_path, label), LabelRules()).read(Window(4, 0, 2, 50))
+    assert read.tolist() == [[0] * 50, [UNKNOWN] * 50]
+
+
 def test_a_labels_nodata_is_unknown(tmp_path):
     found = pair(tmp_path, np.zeros((40, 50), np.float32), nodata=0)
     assert (open_labels(found, LabelRules()).read(Window(0, 0, 4, 4)) == UNKNOWN).all()
