@@ -13,13 +13,16 @@ tasks    tasks that do nothing, through the batch's own loop and manifest: milli
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import dask.utils
 import psutil
 
 import geounet
@@ -70,38 +73,66 @@ def nothing(task: Task) -> Made | Failure:
 
 
 def tasks(options: argparse.Namespace) -> dict[str, object]:
-    """Milliseconds a task and memory in MiB at each tenth of the way."""
-    memory: list[float] = []
-    process = psutil.Process()
-
-    def watch(event: Event) -> None:
-        if event.kind == "done" and event.done % max(options.count // 10, 1) == 0:
-            memory.append(round(process.memory_info().rss / 2**20, 1))
-
+    """Milliseconds a task, and memory in MiB at each tenth of the way."""
+    watch = _Watch(options.count)
     engine.segment = nothing
     with tempfile.TemporaryDirectory() as name:
         listed = Path(name) / "list.txt"
         with listed.open("w") as file:
             file.writelines(f"/nowhere/{i}.tif\n" for i in range(options.count))
-        start, begun = time.perf_counter(), [0.0]
-
-        def both(event: Event) -> None:
-            if event.kind == "begun":
-                begun[0] = time.perf_counter()
-            watch(event)
-
+        start = time.perf_counter()
         geounet.batch(
-            str(listed), output=Path(name) / "out", workers=options.workers, on_event=both
+            str(listed), output=Path(name) / "out", workers=options.workers, on_event=watch
         )
-        end = time.perf_counter()
         size = (Path(name) / "out" / "geounet-batch.sqlite").stat().st_size
+    before = watch.process.memory_info().rss
+    dask.utils.key_split.cache_clear()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
     return {
         "tasks": options.count,
-        "ms a task": round(1000 * (end - begun[0]) / options.count, 3),
-        "registering and starting, s": round(begun[0] - start, 1),
-        "MiB": memory,
+        "registering and starting, s": round(watch.begun - start, 1),
+        **watch.costs(),
+        "MiB that Dask's cache of names and free pages took at the end": round(
+            (before - watch.process.memory_info().rss) / 2**20, 1
+        ),
         "manifest bytes a scene": round(size / options.count),
     }
+
+
+class _Watch:
+    """Clock, processor and memory as a batch goes on."""
+
+    def __init__(self, count: int) -> None:
+        self.process = psutil.Process()
+        self.begun = 0.0
+        self._count = count
+        self._ours: list[float] = []
+        self._workers: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "begun":
+            self.begun, self._spent = time.perf_counter(), self._processor()
+        if event.kind == "done" and event.done % max(self._count // 10, 1) == 0:
+            children = self.process.children(recursive=True)
+            self._ours.append(round(self.process.memory_info().rss / 2**20, 1))
+            self._workers.append(round(sum(c.memory_info().rss for c in children) / 2**20, 1))
+        if event.kind == "done" and event.done == self._count:
+            self._ended, self._spent = time.perf_counter(), self._processor() - self._spent
+
+    def _processor(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def costs(self) -> dict[str, object]:
+        return {
+            "ms a task": round(1000 * (self._ended - self.begun) / self._count, 3),
+            "ms of processor a task, client and scheduler": round(
+                1000 * self._spent / self._count, 3
+            ),
+            "MiB, client and scheduler": self._ours,
+            "MiB, all else that was started": self._workers,
+        }
 
 
 def main() -> None:

@@ -11,17 +11,13 @@ import threading
 import time
 from pathlib import Path
 
-import dask.config
-import numpy as np
 import pytest
 import rasterio
-from distributed import LocalCluster
+from batches import entries, make_scene, serial, tree, two_workers
 from models import tiny_model
 
 import geounet
 from geounet.archive import Manifest, engine, tasks
-from geounet.archive.cluster import _PATIENT
-from geounet.archive.manifest import MANIFEST
 from geounet.archive.sources import identify
 from geounet.archive.tasks import classify
 from geounet.errors import ConfigError, OutputError, SceneError
@@ -38,15 +34,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two worker processes over TCP; a worker that dies is reported at once."""
-    with (
-        dask.config.set(_PATIENT),
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-        ) as cluster,
-    ):
-        assert cluster.scheduler_address.startswith("tcp://")
-        yield cluster.scheduler_address
+    with two_workers() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +49,8 @@ def archive(tmp_path_factory):
     """Six scenes of different sizes, made once."""
     folder = tmp_path_factory.mktemp("archive")
     for i in range(6):
-        _scene(folder / f"s{i}.tif", seed=i, height=70 + 13 * i, width=90)
+        make_scene(folder / f"s{i}.tif", seed=i, height=70 + 13 * i, width=90)
     return folder
-
-
-def _scene(path, *, seed, height, width):
-    random = np.random.default_rng(seed)
-    smooth = np.kron(
-        random.integers(300, 2500, (3, height // 9 + 1, width // 9 + 1)), np.ones((9, 9))
-    )
-    data = smooth[:, :height, :width].astype(np.uint16)
-    shape = {"count": 3, "height": height, "width": width, "dtype": "uint16"}
-    transform = rasterio.Affine(10, 0, 500_000 + seed, 0, -10, 4_400_000)
-    with rasterio.open(path, "w", "GTiff", crs="EPSG:32629", transform=transform, **shape) as file:
-        file.write(data)
-        file.scales, file.offsets = (1e-4,) * 3, (0.0,) * 3
-        for i, name in enumerate(("green", "red", "nir"), start=1):
-            file.set_band_description(i, name)
 
 
 @pytest.fixture
@@ -90,7 +64,7 @@ def batch(cluster, model, tmp_path):
     """Run a batch on the shared cluster."""
 
     def run(*sources, **options):
-        events = []
+        events, run.stages = [], []
         told = {
             "output": tmp_path / "out", "scheduler": cluster, "model": str(model), "device": "cpu",
             "rest": 0.01, **options,
@@ -98,34 +72,12 @@ def batch(cluster, model, tmp_path):
         on_event = told.pop("on_event", lambda event: None)
 
         def keep(event):
-            events.append(event)
+            (run.stages if event.kind == "stage" else events).append(event)
             on_event(event)
 
-        run.result = geounet.batch([str(s) for s in sources], on_event=keep, **told)
-        return run.result, events
+        return geounet.batch([str(s) for s in sources], on_event=keep, **told), events
 
     return run
-
-
-def _tree(folder):
-    """Digests of all files of a folder but the manifest's."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(MANIFEST.split(".")[0])
-    }
-
-
-def _serial(inputs, folder, model, **options):
-    """What a plain loop over `run` makes."""
-    for path in sorted(inputs.glob("*.tif")):
-        geounet.run(path, output=folder, model=str(model), device="cpu", **options)
-    return _tree(folder)
-
-
-def _entries(folder):
-    with Manifest.read(folder) as manifest:
-        return {Path(entry.uri).stem: entry for entry in manifest.entries()}
 
 
 FAST = {"format": "fgb"}
@@ -134,9 +86,7 @@ FAST = {"format": "fgb"}
 
 def test_a_batch_makes_what_serial_runs_make(batch, inputs, model, tmp_path):
     result, events = batch(inputs, probability=True, **FAST)
-    assert _tree(tmp_path / "out") == _serial(
-        inputs, tmp_path / "s", model, probability=True, **FAST
-    )
+    assert tree(tmp_path / "out") == serial(inputs, tmp_path / "s", model, probability=True, **FAST)
     assert (result.total, result.done, result.failed, result.left) == (6, 6, 0, 0)
     assert (result.exit_code, result.stopped) == (0, None)
     assert [e.kind for e in events] == ["begun", *["done"] * 6, "ended"]
@@ -148,15 +98,15 @@ def test_large_scenes_are_done_in_strips(batch, inputs, model, tmp_path):
     """The two largest scenes, by both workers together, with the same bytes."""
     result, _ = batch(inputs, polygons=False, large=90 * 115)
     assert (result.done, result.failed) == (6, 0)
-    assert _tree(tmp_path / "out") == _serial(inputs, tmp_path / "s", model, polygons=False)
+    assert tree(tmp_path / "out") == serial(inputs, tmp_path / "s", model, polygons=False)
     mine = f":{os.getpid()}"
-    here = {stem for stem, e in _entries(tmp_path / "out").items() if e.worker.endswith(mine)}
+    here = {stem for stem, e in entries(tmp_path / "out").items() if e.worker.endswith(mine)}
     assert here == {"s4", "s5"}
 
 
 def test_the_manifest_says_what_was_made(batch, inputs, model, tmp_path):
     batch(inputs / "s0.tif", **FAST)
-    (entry,) = _entries(tmp_path / "out").values()
+    (entry,) = entries(tmp_path / "out").values()
     assert (entry.status, entry.attempts, entry.claimed) == ("done", 1, True)
     assert entry.identity == identify(str(inputs / "s0.tif"))
     assert entry.model == hashlib.sha256(model.read_bytes()).hexdigest()
@@ -184,7 +134,7 @@ def test_the_second_time_nothing_is_done(batch, inputs, tmp_path):
 
 
 def _change_input(inputs, out, model):
-    _scene(inputs / "s2.tif", seed=99, height=80, width=80)
+    make_scene(inputs / "s2.tif", seed=99, height=80, width=80)
 
 
 def _touch_input(inputs, out, model):
@@ -213,7 +163,7 @@ def test_the_second_time_only_what_changed_is_done(batch, inputs, model, tmp_pat
     _, events = batch(inputs, polygons=False)
     done = {Path(e.uri).stem for e in events if e.kind == "done"}
     assert done == {"s9" if change is _add_input else "s2"}
-    assert _tree(tmp_path / "out") == _serial(inputs, tmp_path / "serial", model, polygons=False)
+    assert tree(tmp_path / "out") == serial(inputs, tmp_path / "serial", model, polygons=False)
 
 
 def test_other_parameters_do_all_again_and_leave_nothing_of_the_old(batch, inputs, model, tmp_path):
@@ -221,7 +171,7 @@ def test_other_parameters_do_all_again_and_leave_nothing_of_the_old(batch, input
     result, _ = batch(inputs, format="fgb", threshold=0.6)
     assert (result.done, result.unchanged) == (6, 0)
     out = tmp_path / "out"
-    assert _tree(out) == _serial(inputs, tmp_path / "s", model, format="fgb", threshold=0.6)
+    assert tree(out) == serial(inputs, tmp_path / "s", model, format="fgb", threshold=0.6)
 
 
 def test_a_bad_scene_among_good_ones(batch, inputs, tmp_path):
@@ -231,7 +181,7 @@ def test_a_bad_scene_among_good_ones(batch, inputs, tmp_path):
     failed = {Path(e.uri).stem: e.message for e in events if e.kind == "failed"}
     assert failed.keys() == {"s1", "gone"}
     assert "SceneError: a scene must exist: there is no" in failed["gone"]
-    entry = _entries(tmp_path / "out")["s1"]
+    entry = entries(tmp_path / "out")["s1"]
     assert (entry.status, entry.kind, entry.error, entry.attempts) == (
         "failed", "input", "SceneError", 1,
     )  # fmt: skip
@@ -256,7 +206,7 @@ def test_too_many_failures_stop_the_batch(batch, inputs, tmp_path):
     assert events[-1].kind == "ended"
     assert result.left > 0
     assert result.done + result.failed + result.left == result.total == 26
-    statuses = [entry.status for entry in _entries(tmp_path / "out").values()]
+    statuses = [entry.status for entry in entries(tmp_path / "out").values()]
     assert statuses.count("pending") == result.left
     assert "running" not in statuses
 
@@ -267,7 +217,7 @@ def test_outputs_of_somebody_else_are_left_alone(batch, inputs, tmp_path):
     mine.write_bytes(b"mine")
     result, _ = batch(inputs, polygons=False)
     assert (result.done, result.failed) == (5, 1)
-    assert _entries(tmp_path / "out")["s3"].kind == "refused"
+    assert entries(tmp_path / "out")["s3"].kind == "refused"
     assert mine.read_bytes() == b"mine"
     result, _ = batch(inputs, polygons=False, overwrite=True, retry_failed=True)
     assert result.done == 6
@@ -296,7 +246,7 @@ def _sidecar(job, result):
 
 def test_extras_are_made_in_the_worker_and_recorded(batch, inputs, tmp_path):
     batch(inputs / "s0.tif", polygons=False, extras=(_sidecar,))
-    entry = _entries(tmp_path / "out")["s0"]
+    entry = entries(tmp_path / "out")["s0"]
     note = json.loads((tmp_path / "out" / entry.outputs["note"].path).read_text())
     assert note["scene"] == "s0"
     assert note["pid"] != os.getpid()
@@ -310,7 +260,7 @@ def test_a_passing_failure_is_tried_again_and_told(batch, inputs, tmp_path):
     result, events = batch(inputs / "s0.tif", polygons=False, extras=(_vanish,), retries=2)
     assert [e.kind for e in events] == ["begun", "again", "again", "failed", "ended"]
     assert result.failed == 1
-    entry = _entries(tmp_path / "out")["s0"]
+    entry = entries(tmp_path / "out")["s0"]
     assert (entry.kind, entry.attempts) == ("network", 3)
     assert "does not answer (in _vanish" in entry.message
     result, _ = batch(inputs / "s0.tif", polygons=False)
@@ -327,7 +277,7 @@ def test_a_source_that_changes_while_it_is_read_leaves_no_output(
     made = tasks.segment(tasks.Task(str(inputs / "s0.tif"), config, digest, tmp_path / "out"))
     assert (made.kind, made.error) == ("network", "TimeoutError")
     assert "was changed or went away while it was read" in made.message
-    assert _tree(tmp_path / "out") == {}
+    assert tree(tmp_path / "out") == {}
 
 
 def test_another_model_on_a_worker_is_refused(inputs, model, tmp_path):
@@ -350,7 +300,7 @@ def _kill_a_worker(out, killed):
 
 def test_a_worker_is_killed_in_the_middle_of_a_scene(batch, inputs, model, tmp_path):
     out, killed = tmp_path / "out", []
-    _scene(inputs / "s0.tif", seed=1, height=300, width=300)  # long enough to be caught at
+    make_scene(inputs / "s0.tif", seed=1, height=300, width=300)  # long enough to be caught at
     killer = threading.Thread(target=_kill_a_worker, args=(out, killed))
     killer.start()
     result, events = batch(inputs, polygons=False)
@@ -360,8 +310,8 @@ def test_a_worker_is_killed_in_the_middle_of_a_scene(batch, inputs, model, tmp_p
     again = [e for e in events if e.kind == "again"]
     assert again
     assert "KilledWorker" in again[0].message
-    assert max(entry.attempts for entry in _entries(out).values()) > 1
-    assert _tree(out) == _serial(inputs, tmp_path / "serial", model, polygons=False)
+    assert max(entry.attempts for entry in entries(out).values()) > 1
+    assert tree(out) == serial(inputs, tmp_path / "serial", model, polygons=False)
     assert not list(out.rglob(".geounet-*"))
 
 
@@ -377,9 +327,9 @@ def test_stopping_finishes_what_runs_and_leaves_the_rest_pending(batch, inputs, 
     assert 1 <= result.done < 10
     assert result.done + result.left == result.total == 26
     assert "stopping" in [e.kind for e in events]
-    entries = _entries(tmp_path / "out").values()
-    assert {entry.status for entry in entries} == {"done", "pending"}
-    assert all(entry.there(tmp_path / "out") for entry in entries if entry.status == "done")
+    rows = entries(tmp_path / "out").values()
+    assert {entry.status for entry in rows} == {"done", "pending"}
+    assert all(entry.there(tmp_path / "out") for entry in rows if entry.status == "done")
     result, _ = batch(inputs, polygons=False)
     assert (result.done, result.exit_code) == (26, 0)
 
@@ -408,13 +358,13 @@ def test_the_client_is_killed_and_the_batch_goes_on(batch, inputs, model, tmp_pa
             if line.strip() == "done":
                 break
         client.send_signal(signal.SIGKILL)
-    entries = _entries(out)
-    assert len(entries) == 16
-    before = sum(entry.status == "done" for entry in entries.values())
+    rows = entries(out)
+    assert len(rows) == 16
+    before = sum(entry.status == "done" for entry in rows.values())
     assert before >= 1
     result, _ = batch(inputs, polygons=False)
     assert (result.done, result.unchanged) == (16, before)
-    assert _tree(out) == _serial(inputs, tmp_path / "serial", model, polygons=False)
+    assert tree(out) == serial(inputs, tmp_path / "serial", model, polygons=False)
     assert not list(out.rglob(".geounet-*"))
 
 
@@ -504,3 +454,30 @@ def test_only_what_a_dead_process_of_ours_left_is_removed(tmp_path):
         assert sweep(tmp_path) == [gone]
         assert {p.name for p in tmp_path.iterdir()} == {stage.name, elsewhere.name, foreign.name}
         drafts["mask"].touch()
+
+
+# -- stages ----------------------------------------------------------------------------------------
+
+
+def test_stages_are_told_in_order_and_seen_by_readers(batch, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "_LOOK", 0.0)
+    seen = {}
+
+    def look(event):
+        with Manifest.read(tmp_path / "out") as manifest:
+            seen.update({running.uri: running.stage for running in manifest.running()})
+
+    make_scene(inputs / "s0.tif", seed=1, height=300, width=300)  # long enough to be looked at
+    batch(inputs, polygons=False, on_event=look)
+    for i in range(6):
+        uri = str(inputs / f"s{i}.tif")
+        mine = [event for event in batch.stages if event.uri == uri]
+        assert [e.stage for e in mine] == ["opening", "predicting", "writing"]
+        assert [e.share is None for e in mine] == [True, False, True]
+        assert 0 < mine[1].share < 1
+        assert len({e.worker for e in mine}) == 1
+    assert seen
+    uri, stage = next(iter(seen.items()))
+    assert (stage.name, stage.worker) in {(e.stage, e.worker) for e in batch.stages if e.uri == uri}
+    with Manifest.read(tmp_path / "out") as manifest:
+        assert manifest.running() == []

@@ -19,13 +19,22 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 import geounet
 from geounet.archive import Manifest
-from geounet.archive.catalogue import ItemWriter, write_catalogue
+from geounet.archive.catalogue import (
+    ItemWriter,
+    _Extent,
+    _Facts,
+    _when,
+    _write_item,
+    model_item,
+    write_catalogue,
+)
 from geounet.archive.manifest import MANIFEST, Made, Planned
 from geounet.archive.merging import merge_polygons
 from geounet.archive.tasks import Task, segment
 from geounet.errors import ConfigError, OutputError
-from geounet.model import load_model
+from geounet.model import Model, load_model
 from geounet.pipeline import RunConfig
+from geounet.scene import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +115,58 @@ def test_an_item_describes_a_scenes_outputs(do) -> None:
     assert entry.outputs["item"].path == "s0/s0.json"
 
 
+@pytest.mark.parametrize(
+    ("acquired", "name", "time"),
+    [
+        ("2023-05-01T10:50:31", "s", ("2023-05-01T10:50:31Z", None, None)),
+        ("2023-05-01T10:50:31+02:00", "s", ("2023-05-01T08:50:31Z", None, None)),
+        ("2023-05-01", "s", (None, "2023-05-01T00:00:00Z", "2023-05-01T23:59:59Z")),
+        (None, "T29_20240131_x", (None, "2024-01-31T00:00:00Z", "2024-01-31T23:59:59Z")),
+        (None, "s", (None, "1972-07-23T00:00:00Z", "processing:datetime")),
+    ],
+)
+def test_the_time_of_an_item_is_when_its_scene_was_taken(
+    make_water, tmp_path, acquired, name, time
+):
+    path, _ = make_water(40, 50, name=f"{name}.tif")
+    with rasterio.open(path) as file:
+        grid = Grid(file.crs, file.transform, file.width, file.height)
+    mask = tmp_path / f"{name}_mask.tif"
+    facts = _Facts(str(path), grid, {"mask": mask}, {"water": 1.0}, acquired, "m", "m", "r")
+    properties = load(_write_item(facts, tmp_path))["properties"]
+    when, start, end = time
+    end = properties["processing:datetime"] if end == "processing:datetime" else end
+    found = {key: properties.get(key) for key in ("datetime", "start_datetime", "end_datetime")}
+    assert found == {"datetime": when, "start_datetime": start, "end_datetime": end}
+    unknown = "When the scene was taken is not known" in properties["processing:lineage"]
+    assert unknown == (acquired is None and name == "s")
+
+
+def test_the_collections_time_is_that_of_the_scenes_that_have_one() -> None:
+    extent = _Extent()
+    unknown, _ = _when("", "2026-01-01T00:00:00Z")
+    for when in (unknown, _when("2023-05-01", "")[0], _when("2022-01-01T10:00:00", "")[0]):
+        extent.add({"properties": when})
+    times = extent.as_stac()["temporal"]["interval"]
+    assert times == [["2022-01-01T10:00:00Z", "2023-05-01T23:59:59Z"]]
+
+
+@pytest.mark.parametrize(
+    ("licence", "told"),
+    [
+        ("Apache-2.0", {"license": "Apache-2.0"}),
+        ("LicenseRef-mine", {"license": "LicenseRef-mine"}),
+        ("ask the authors", {"license": "other"}),
+        ("", {}),
+    ],
+)
+def test_a_models_licence_is_its_own(model, licence, told) -> None:
+    loaded = load_model(model)
+    spec = loaded.spec.model_copy(update={"licence": licence})
+    item = model_item(Model(spec, loaded.source, loaded.digest), "m.safetensors")
+    assert {k: v for k, v in item["properties"].items() if k == "license"} == told
+
+
 def test_the_catalogue_of_a_batch(do, model, tmp_path) -> None:
     far = {"crs": "EPSG:32601", "transform": at(ANTIMERIDIAN)}
     out = do({}, far)
@@ -140,7 +201,7 @@ def test_a_scene_of_an_earlier_batch_gets_an_item_too(do, model) -> None:
     (out / MANIFEST).unlink(missing_ok=True)
     soon = load(do({}, overwrite=True) / "s0" / "s0.json")
     for item in (late, soon):
-        for name in ("created", "processing:datetime", "datetime"):
+        for name in ("created", "processing:datetime", "end_datetime"):
             del item["properties"][name]
     assert late == soon
 

@@ -316,3 +316,20 @@ def test_a_manifest_survives_kill_9(tmp_path, moment):
             assert manifest.areas() == {"water": float(counts["done"])}
         else:
             assert sum(counts.values()) == 1
+
+
+def _overfill(folder):
+    with Manifest.create(folder) as manifest:
+        manifest._db.execute("PRAGMA max_page_count = 20")
+        manifest.begin({})
+        manifest.register((Planned(f"/in/{i}", f"{i}", None) for i in range(2000)), **KEYS)
+
+
+def test_a_full_disk_leaves_the_manifest_as_it_was(tmp_path):
+    """SQLite is told that it may grow no more: its error is that of a full disk."""
+    with _begin(tmp_path, A) as manifest:
+        _do(manifest, tmp_path, A)
+    with pytest.raises(OutputError, match=r"sqlite: database or disk is full\. Make"):
+        _overfill(tmp_path)
+    with _begin(tmp_path, A, B) as manifest:
+        assert manifest.counts() == {"pending": 1, "running": 0, "done": 1, "failed": 0}

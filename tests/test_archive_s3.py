@@ -1,21 +1,17 @@
 """A batch of scenes in a bucket: a real S3 server that checks signatures, real workers."""
 
-import hashlib
 import json
 import os
 import urllib.request
-from pathlib import Path
 
 import boto3
-import dask.config
 import pytest
-from distributed import LocalCluster
+from batches import entries, serial, tree, two_workers
 from models import tiny_model
 from moto.server import ThreadedMotoServer
 
 import geounet
-from geounet.archive import Manifest, find_scenes
-from geounet.archive.cluster import _PATIENT
+from geounet.archive import find_scenes
 from geounet.archive.sources import identify
 from geounet.errors import SceneError
 
@@ -67,13 +63,8 @@ def _check_signatures(address, *, after):
 def cluster():
     """Two worker processes that were started without any settings for S3."""
     assert not {"AWS_ACCESS_KEY_ID", "AWS_S3_ENDPOINT"} & os.environ.keys()
-    with (
-        dask.config.set(_PATIENT),
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-        ) as cluster,
-    ):
-        yield cluster.scheduler_address
+    with two_workers() as address:
+        yield address
 
 
 @pytest.fixture
@@ -118,7 +109,8 @@ def batch(cluster, tmp_path):
         events = []
 
         def keep(event):
-            events.append(event)
+            if event.kind != "stage":
+                events.append(event)
             options.get("on_event", lambda event: None)(event)
 
         told = {
@@ -130,22 +122,8 @@ def batch(cluster, tmp_path):
     return run
 
 
-def _digests(folder):
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.tif")
-    }
-
-
-def _entries(folder):
-    with Manifest.read(folder) as manifest:
-        return {Path(entry.uri).stem: entry for entry in manifest.entries()}
-
-
 def _serial(local, tmp_path):
-    for path in sorted(local.glob("*.tif")):
-        geounet.run(path, output=tmp_path / "serial", model=str(tmp_path / "tiny.safetensors"),
-                    device="cpu", polygons=False, overwrite=True)  # fmt: skip
-    return _digests(tmp_path / "serial")
+    return serial(local, tmp_path / "serial", tmp_path / "tiny.safetensors", polygons=False)
 
 
 def test_a_bucket_is_segmented_by_workers_and_only_what_changed_again(
@@ -153,9 +131,9 @@ def test_a_bucket_is_segmented_by_workers_and_only_what_changed_again(
 ):
     result, _ = batch()
     assert (result.total, result.done, result.exit_code) == (5, 5, 0)
-    assert _digests(tmp_path / "out") == _serial(local, tmp_path)
-    entries = _entries(tmp_path / "out")
-    for name, entry in entries.items():
+    assert tree(tmp_path / "out") == _serial(local, tmp_path)
+    rows = entries(tmp_path / "out")
+    for name, entry in rows.items():
         key = f"2024/{int(name[1]) % 2}/{name}.tif"
         assert entry.uri == f"s3://archive/{key}"
         assert entry.identity == f"etag {bucket.head_object(Bucket='archive', Key=key)['ETag']}"
@@ -169,7 +147,7 @@ def test_a_bucket_is_segmented_by_workers_and_only_what_changed_again(
     result, events = batch()
     assert [e.uri for e in events if e.kind == "done"] == ["s3://archive/2024/1/s3.tif"]
     assert (result.done, result.unchanged) == (5, 4)
-    assert _digests(tmp_path / "out") == _serial(local, tmp_path)
+    assert tree(tmp_path / "out") == _serial(local, tmp_path)
 
 
 def test_objects_that_go_or_change_once_they_were_listed(
@@ -185,13 +163,13 @@ def test_objects_that_go_or_change_once_they_were_listed(
     result, events = batch(on_event=change)
     assert (result.done, result.failed, result.exit_code) == (4, 1, 3)
     assert "again" not in [e.kind for e in events]
-    gone = _entries(tmp_path / "out")["s4"]
+    gone = entries(tmp_path / "out")["s4"]
     assert (gone.status, gone.kind, gone.error, gone.attempts) == (
         "failed", "input", "SceneError", 1,
     )  # fmt: skip
     assert "cannot read s3://archive/2024/0/s4.tif: there is nothing there" in gone.message
     (local / "s4.tif").unlink()
-    assert _digests(tmp_path / "out") == _serial(local, tmp_path)
+    assert tree(tmp_path / "out") == _serial(local, tmp_path)
     _, events = batch()
     assert [e.kind for e in events] == ["ended"]  # s3 is known as what was read
 
@@ -218,6 +196,6 @@ def test_workers_without_the_credentials_are_refused(batch, local, bucket, monke
     )
     result, _ = batch()
     assert (result.done, result.failed, result.exit_code) == (0, 5, 1)
-    entry = _entries(tmp_path / "out")["s0"]
+    entry = entries(tmp_path / "out")["s0"]
     assert (entry.kind, entry.attempts) == ("input", 1)
     assert "the server refuses access" in entry.message

@@ -6,15 +6,14 @@ import threading
 import time
 from itertools import pairwise
 
-import dask.config
 import numpy as np
 import pytest
 import rasterio
-from distributed import Client, LocalCluster
+from batches import two_workers
+from distributed import Client
 from models import tiny_model
 
 import geounet
-from geounet.archive.cluster import _PATIENT
 from geounet.archive.strips import cut, run_on
 from geounet.cli import main
 from geounet.pipeline import RunConfig, prepare
@@ -48,13 +47,8 @@ def test_wide_scenes_have_flat_strips():
 
 @pytest.fixture(scope="module")
 def cluster():
-    with (
-        dask.config.set(_PATIENT),
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-        ) as cluster,
-    ):
-        yield cluster.scheduler_address
+    with two_workers() as address:
+        yield address
 
 
 @pytest.fixture

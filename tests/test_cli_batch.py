@@ -11,6 +11,7 @@ import pytest
 from models import tiny_model
 
 from geounet.archive import BatchResult, Event, Manifest
+from geounet.archive.manifest import Planned, Stage
 from geounet.cli import batch as command
 from geounet.cli import main
 
@@ -174,6 +175,81 @@ def test_plain_lines(capsys):
         "failed: c: SceneError: no",
         standing,
     ]
+
+
+def test_plain_lines_say_what_runs_now_and_then(capsys, monkeypatch):
+    clock = iter(range(100, 1000, 11))
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    show = command._Lines()
+    for event in [
+        _event("stage", uri="/in/a.tif", stage="opening"),
+        _event("stage", uri="/in/a.tif", stage="predicting", share=0.456),
+        *[_event("stage", uri=f"/in/{i}.tif", stage="writing") for i in range(3)],
+        _event("done", uri="/in/a.tif"),
+    ]:
+        show(event)
+    standing = "2 of 5 scenes done, 1 failed, 2 in the cluster, 9 s: "
+    told = [line.removeprefix(standing) for line in capsys.readouterr().err.splitlines()]
+    assert told == [
+        "in/a.tif opening",
+        "in/a.tif predicting 46%",
+        "in/a.tif predicting 46%, in/0.tif writing",
+        "in/a.tif predicting 46%, in/0.tif writing, in/1.tif writing",
+        "in/a.tif predicting 46%, in/0.tif writing, in/1.tif writing, and 1 more",
+        "in/0.tif writing, in/1.tif writing, in/2.tif writing",
+    ]
+
+
+def test_the_live_view_lists_what_runs():
+    at = {}
+    for i in range(15):
+        command._follow(at, _event("stage", uri=f"/in/{i}.tif", stage="predicting", share=0.5))
+    for i in range(1, 3):
+        command._follow(at, _event("failed" if i == 1 else "done", uri=f"/in/{i}.tif"))
+    command._follow(at, _event("ended"))
+    lines = command._listing(at).splitlines()
+    assert lines[0] == "  predicting 50%   in/0.tif"
+    assert lines[1] == "  predicting 50%   in/3.tif"
+    assert (len(lines), lines[-1]) == (13, "  and 1 more")
+    assert command._listing({}) == ""
+
+
+def test_the_live_view_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with command._live() as show:
+        show(_event("begun", message="tcp://x, 2 workers"))
+        show(_event("stage", uri="/in/a.tif", stage="predicting", share=0.456))
+        show(_event("failed", uri="c", message="SceneError: [no]"))
+    text = capsys.readouterr().err
+    for part in ("tcp://x, 2 workers", "failed: c: SceneError: [no]", "predicting 46%", "in/a.tif",
+                 "3/5", "1 failed"):  # fmt: skip
+        assert part in text
+
+
+def test_status_of_a_batch_that_runs(tmp_path, monkeypatch, capsys):
+    planned = [Planned(f"https://u:p@h/s{i}.tif?sig=1", f"s{i}", None) for i in range(3)]
+    with Manifest.create(tmp_path) as manifest:
+        manifest.begin({})
+        manifest.register(planned, model="m", parameters="p")
+        for entry in list(manifest.pending())[:2]:
+            manifest.start(entry)
+        manifest.show(
+            {2: Stage("predicting", 0.45, "h:2", 5.0), 1: Stage("opening", None, "h:1", 6)}
+        )
+        assert _call(monkeypatch, "status", tmp_path) == 0
+        text = capsys.readouterr().out
+        assert "predicting 45%   https://h/s1.tif\nopening          https://h/s0.tif" in text
+        assert _call(monkeypatch, "status", tmp_path, "--json") == 0
+        record = json.loads(capsys.readouterr().out)
+        assert (record["state"], record["running"], record["pending"]) == ("running", 2, 1)
+        assert record["now"][0] == {
+            "scene": "https://h/s1.tif", "stage": "predicting", "share": 0.45, "worker": "h:2",
+            "told": "1970-01-01T00:00:05+00:00",
+        }  # fmt: skip
+    assert _call(monkeypatch, "status", tmp_path, "--json") == 0  # its process died
+    record = json.loads(capsys.readouterr().out)
+    assert (record["state"], record["now"]) == ("broken off", [])
 
 
 def _press_twice(stop):

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from rasterio.warp import transform_geom
 
 import geounet
 from geounet.archive.manifest import Manifest
+from geounet.crossings import date_in_name
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.model import load_model, shipped_models
 from geounet.remote import redact
@@ -66,6 +68,14 @@ _TITLES = {
     "mask": "Land/water mask", "probability": "Probability of water", "polygons": "Water polygons",
     "shoreline": "Shorelines", "quicklook": "Quicklook",
 }  # fmt: skip
+_EARLIEST = "1972-07-23T00:00:00Z"
+"""Launch of Landsat 1: before it no scene was taken."""
+_ANY_TIME = {
+    "datetime": None,
+    "start_datetime": "1900-01-01T00:00:00Z",
+    "end_datetime": "9999-12-31T23:59:59Z",
+}
+"""For what times a model is meant, as the extension's best practices write "any"."""
 _COLOURS = {"land": "B5A27F", "water": "2166AC", "obscured": "D9D9D9"}
 
 
@@ -125,13 +135,7 @@ def _write_item(facts: _Facts, root: Path) -> Path:
 
 def _item(facts: _Facts, name: str, up: str) -> dict[str, Any]:
     """A scene's outputs as a STAC item; `up` is the way from its folder to the collection's."""
-    made = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    acquired = _instant(facts.acquired)
     geometry, bbox = _footprint(facts.grid)
-    lineage = f"Segmented by {facts.made_with}; radiometry: {facts.radiometry}."
-    if acquired is None:
-        lineage += " The scene does not say when it was taken: the time is that of processing."
-    whole = {"href": f"{up}/{COLLECTION}", "type": "application/json"}
     return {
         "type": "Feature",
         **_STAC,
@@ -140,44 +144,72 @@ def _item(facts: _Facts, name: str, up: str) -> dict[str, Any]:
         "collection": "water",
         "geometry": geometry,
         **({"bbox": bbox} if bbox else {}),
-        "properties": {
-            "datetime": acquired or made,
-            "created": made,
-            **_grid(facts.grid),
-            "processing:lineage": lineage,
-            "processing:level": "L3",
-            "processing:software": {"geounet": geounet.__version__},
-            "processing:datetime": made,
-            **{
-                f"geounet:{name.replace(' ', '_')}_km2": round(area, 6)
-                for name, area in facts.areas.items()
-            },
-        },
+        "properties": _properties(facts, name),
         "assets": {kind: _asset(kind, path, facts.grid) for kind, path in facts.outputs.items()},
-        "links": [
-            *({"rel": rel, **whole} for rel in ("root", "parent", "collection")),
-            {"rel": "derived_from", "href": _source(facts.uri), "title": "The scene"},
-            {
-                "rel": "derived_from",
-                "href": f"{up}/{MODEL}",
-                "type": "application/geo+json",
-                "title": "The model",
-                "mlm:name": facts.model,
-            },
-        ],
+        "links": _links(facts, up),
     }
 
 
-def _instant(text: str | None) -> str | None:
-    """An ISO time as STAC wants it; a day is its midnight, and no zone is UTC."""
-    if not text:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+def _properties(facts: _Facts, name: str) -> dict[str, Any]:
+    made = _now()
+    when, known = _when(facts.acquired or date_in_name(name), made)
+    lineage = f"Segmented by {facts.made_with}; radiometry: {facts.radiometry}."
+    if not known:
+        lineage += " When the scene was taken is not known, but that it was before that."
+    return {
+        **when,
+        "created": made,
+        **_grid(facts.grid),
+        "processing:lineage": lineage,
+        "processing:level": "L4",
+        "processing:software": {"geounet": geounet.__version__},
+        "processing:datetime": made,
+        **{
+            f"geounet:{kind.replace(' ', '_')}_km2": round(area, 6)
+            for kind, area in facts.areas.items()
+        },
+    }
+
+
+def _links(facts: _Facts, up: str) -> list[dict[str, Any]]:
+    whole = {"href": f"{up}/{COLLECTION}", "type": "application/json"}
+    return [
+        *({"rel": rel, **whole} for rel in ("root", "parent", "collection")),
+        {"rel": "derived_from", "href": _source(facts.uri), "title": "The scene"},
+        {
+            "rel": "derived_from",
+            "href": f"{up}/{MODEL}",
+            "type": "application/geo+json",
+            "title": "The model",
+            "mlm:name": facts.model,
+        },
+    ]
+
+
+def _now() -> str:
+    return _written(datetime.now(UTC).replace(microsecond=0))
+
+
+def _written(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
+
+
+def _when(acquired: str, made: str) -> tuple[dict[str, str | None], bool]:
+    """When a scene was taken, in STAC's words, and whether anything says so.
+
+    A day is the interval of its seconds. Where nothing says when, it is the interval in which it
+    must have been: STAC allows no item without time, and the time of processing would be wrong.
+    """
+    try:
+        time = datetime.fromisoformat(acquired)
+    except ValueError:
+        return {"datetime": None, "start_datetime": _EARLIEST, "end_datetime": made}, False
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if len(acquired) > len("2024-01-31"):
+        return {"datetime": _written(time)}, True
+    last = time + timedelta(days=1, seconds=-1)
+    ends = {"start_datetime": _written(time), "end_datetime": _written(last)}
+    return {"datetime": None, **ends}, True
 
 
 def _source(uri: str) -> str:
@@ -269,7 +301,6 @@ def model_item(model: Model, file: str) -> dict[str, Any]:
         file: name of its file beside the item.
     """
     spec = model.spec
-    made = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "type": "Feature",
         **_STAC,
@@ -278,9 +309,9 @@ def model_item(model: Model, file: str) -> dict[str, Any]:
         "collection": "water",
         "geometry": None,
         "properties": {
-            "datetime": made,
+            **_ANY_TIME,
             "description": f"{spec.name} {spec.version}, SHA-256 {model.digest}",
-            **({"license": "other"} if spec.licence else {}),
+            **_licence(spec.licence),
             "mlm:name": spec.name,
             "mlm:architecture": spec.architecture.decoder,
             "mlm:framework": "PyTorch",
@@ -303,6 +334,13 @@ def model_item(model: Model, file: str) -> dict[str, Any]:
             for rel in ("root", "parent", "collection")
         ],
     }
+
+
+def _licence(text: str) -> dict[str, str]:
+    """A model's own licence: STAC takes an SPDX identifier, or ``other`` for what is none."""
+    if not text:
+        return {}
+    return {"license": text if re.fullmatch(r"[\w.+-]+", text) else "other"}
 
 
 def _model_input(spec: ModelSpec) -> dict[str, Any]:
@@ -389,7 +427,8 @@ def _write_collection(draft: Path, output: Path, manifest: Manifest, spec: Model
         "stac_extensions": [],
         "id": "water",
         "title": "Land/water maps",
-        "description": f"Made by geounet {geounet.__version__} with {spec.name} {spec.version}.",
+        "description": f"Made by geounet {geounet.__version__} with {spec.name} {spec.version}. "
+        f"What may be done with it depends on the scenes, whose licences geounet does not know.",
         "license": "other",
     }
     with draft.open("w", encoding="utf-8") as file:
@@ -443,15 +482,21 @@ class _Extent:
         self._times: tuple[str, str] | None = None
 
     def add(self, item: Mapping[str, Any]) -> None:
-        time = item["properties"]["datetime"]
-        first, last = self._times or (time, time)
-        self._times = min(first, time), max(last, time)
+        self._add_time(item["properties"])
         if box := item.get("bbox"):
             if box[0] > box[2]:  # over the antimeridian
                 box = [-180, box[1], 180, box[3]]
             old = self._box or box
             low = [min(a, b) for a, b in zip(old[:2], box[:2], strict=True)]
             self._box = low + [max(a, b) for a, b in zip(old[2:], box[2:], strict=True)]
+
+    def _add_time(self, properties: Mapping[str, Any]) -> None:
+        start = properties["datetime"] or properties["start_datetime"]
+        end = properties["datetime"] or properties["end_datetime"]
+        if start == _EARLIEST:  # nobody knows
+            return
+        first, last = self._times or (start, end)
+        self._times = min(first, start), max(last, end)
 
     def as_stac(self) -> dict[str, Any]:
         return {

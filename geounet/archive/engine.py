@@ -19,6 +19,7 @@ import queue
 import threading
 import time
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,11 +27,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from distributed import KilledWorker
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from geounet.archive.catalogue import ItemWriter, write_catalogue
 from geounet.archive.cluster import Team, gather
-from geounet.archive.manifest import MANIFEST, Entry, Failure, Made, Manifest, Planned
+from geounet.archive.manifest import MANIFEST, Entry, Failure, Made, Manifest, Planned, Stage
 from geounet.archive.merging import merge_polygons
 from geounet.archive.sources import (
     Source,
@@ -39,6 +41,7 @@ from geounet.archive.sources import (
     identify,
     target_of,
 )
+from geounet.archive.stages import listening
 from geounet.archive.strips import run_spread
 from geounet.archive.tasks import Extra, Large, Task, segment
 from geounet.errors import ConfigError, broken_rule
@@ -53,9 +56,11 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
+    from geounet.archive.manifest import StageName
+
 __all__ = ["BatchConfig", "BatchResult", "Event", "batch", "parameters_digest"]
 
-_Came: TypeAlias = "Made | Failure | Large | None"
+_Came: TypeAlias = "Made | Failure | Large | Stage | None"
 
 _AHEAD = 2
 """Scenes in the cluster for each that can run."""
@@ -65,6 +70,11 @@ _DESERTED = 600.0
 """Seconds without any worker after which a batch on this machine gives up."""
 _LOOK = 2.0
 """Seconds between looks at how many workers there are."""
+_UNWRITTEN = 3
+"""Scenes in a row whose outputs cannot be written, after which it is the disk and not a scene."""
+_KILLED = KilledWorker.__name__
+_SPARED = 20
+"""Times that a scene may wait in a worker that another one kills, before it counts as its own."""
 
 
 class BatchConfig(BaseModel):
@@ -102,7 +112,7 @@ class BatchConfig(BaseModel):
 class Event:
     """Something that happened. Counts are of the scenes of this batch."""
 
-    kind: Literal["begun", "done", "failed", "again", "waiting", "stopping", "ended"]
+    kind: Literal["begun", "stage", "done", "failed", "again", "waiting", "stopping", "ended"]
     total: int
     done: int
     """Those of earlier batches with the same input, model and parameters included."""
@@ -116,6 +126,10 @@ class Event:
     spent: float | None = None
     """Seconds that a scene took."""
     worker: str | None = None
+    stage: StageName | None = None
+    """What a worker does with the scene from now on."""
+    share: float | None = None
+    """Of its windows that are predicted."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -327,7 +341,11 @@ class _Drive:
         self._unchanged = self._done = counts["done"]
         self._failed = counts["failed"]
         self._new_failures = 0
+        self._unwritten = 0
         self._flying: dict[str, _Flight] = {}
+        self._stages: dict[str, Stage] = {}
+        self._greedy: set[str] = set()
+        self._spared = Counter[int]()
         self._spreading: set[str] = set()
         self._spreader = ThreadPoolExecutor(1, thread_name_prefix="geounet-spread")
         self._given_up = threading.Event()
@@ -345,14 +363,18 @@ class _Drive:
         pending = self._manifest.pending()
         self._tell("begun", message=self._describe(team))
         try:
-            while True:
-                self._look()
-                self._fill(pending)
-                if not self._flying and (self._stopped or not self._resting):
-                    break
-                self._take()
+            with listening(team.client, on_stage=self._hear, on_memory=self._greedy.add):
+                self._loop(pending)
         finally:
             self._abandon()
+
+    def _loop(self, pending: Iterator[Entry]) -> None:
+        while True:
+            self._look()
+            self._fill(pending)
+            if not self._flying and (self._stopped or not self._resting):
+                return
+            self._take()
 
     def _describe(self, team: Team) -> str:
         workers = "GPUs" if team.resources else "workers"
@@ -376,6 +398,7 @@ class _Drive:
                 return
             self._slots = self._team.slots
             self._wait_for_workers()
+            self._show()
 
     def _wait_for_workers(self) -> None:
         """Say that there are none; stop where none can come any more."""
@@ -448,7 +471,8 @@ class _Drive:
         task = self._flying[key].task
         checked = task.config.model_copy(update={"device": "cpu"})  # the workers say what they use
         run = partial(run_spread, team=self._team, stop=self._given_up)
-        done = self._spreader.submit(segment, replace(task, config=checked, large=None), run)
+        tell = partial(self._hear, key)
+        done = self._spreader.submit(segment, replace(task, config=checked, large=None), run, tell)
         done.add_done_callback(lambda it: self._back.put((key, it.result)))
 
     def _extras(self) -> tuple[Extra, ...]:
@@ -470,20 +494,29 @@ class _Drive:
         came = result()
         if isinstance(came, Large):
             self._spread(key)
-        if came is None or isinstance(came, Large):
-            return
+        elif isinstance(came, Stage):
+            self._reach(key, came)
+        elif came is not None:
+            self._land(key, came)
+
+    def _land(self, key: str, came: Made | Failure) -> None:
+        """A scene is back."""
         self._spreading.discard(key)
         scene = self._flying.pop(key).scene
+        begun = self._stages.pop(key, None)
         if isinstance(came, Made):
             self._finish(scene, came)
+        elif not begun and came.error == _KILLED and self._spared[scene.id] < _SPARED:
+            self._spared[scene.id] += 1
+            self._manifest.put_back(scene)
+            self._rest(replace(scene, attempts=scene.attempts - 1), 0.0)
         else:
             self._fail(scene, came)
 
     def _result(self, future: Future) -> _Came:
         """What a task returned, or why it could not; None if it has to be made again."""
         if future.status == "error":
-            error = future.exception()
-            return Failure("lost", type(error).__name__, " ".join(str(error).split()))
+            return self._lost(future.exception())
         if future.status == "cancelled":
             return Failure("lost", "CancelledError", "the scheduler dropped the scene")
         try:
@@ -494,8 +527,23 @@ class _Drive:
         except Exception as error:  # noqa: BLE001 - whatever Dask raises, the scene is not lost
             return Failure("lost", type(error).__name__, " ".join(str(error).split()))
 
+    def _lost(self, error: BaseException) -> Failure:
+        """Why a worker did not give a scene back."""
+        if not isinstance(error, KilledWorker):
+            return Failure("lost", type(error).__name__, " ".join(str(error).split()))
+        address = error.last_worker.address
+        if address in self._greedy:
+            return Failure(
+                "memory",
+                _KILLED,
+                f"its worker, {address}, took more memory than it may have and was stopped; if it "
+                f"happens again give fewer --workers, or workers of more memory",
+            )
+        return Failure("lost", _KILLED, f"its worker, {address}, was killed, or its machine")
+
     def _finish(self, scene: Entry, made: Made) -> None:
         self._manifest.finish(scene, made)
+        self._unwritten = 0
         self._done += 1
         self._tell("done", uri=redact(scene.uri), spent=made.seconds, worker=made.worker)
 
@@ -504,8 +552,7 @@ class _Drive:
         self._manifest.fail(scene, failure, again=again)
         message = f"{failure.error}: {failure.message}"
         if again:
-            rest = min(self._orders.settings.rest * 2 ** (scene.attempts - 1), _LONGEST_REST)
-            heapq.heappush(self._resting, (time.monotonic() + rest, scene.id, scene))
+            self._rest(scene, self._orders.settings.rest * 2 ** (scene.attempts - 1))
             self._tell(
                 "again", uri=redact(scene.uri), message=message, worker=failure.worker or None
             )
@@ -515,12 +562,63 @@ class _Drive:
         self._tell("failed", uri=redact(scene.uri), message=message, worker=failure.worker or None)
         self._consider_stopping(failure)
 
+    def _rest(self, scene: Entry, seconds: float) -> None:
+        until = time.monotonic() + min(seconds, _LONGEST_REST)
+        heapq.heappush(self._resting, (until, scene.id, scene))
+
     def _consider_stopping(self, failure: Failure) -> None:
         most = self._orders.settings.max_failures
-        if failure.kind == "output":
+        self._unwritten += failure.kind == "output"
+        if self._unwritten >= _UNWRITTEN:
             self._stopped = self._stopped or f"outputs cannot be written: {failure.message}"
         elif most is not None and self._new_failures > most:
             self._stopped = self._stopped or f"more than {most} scenes failed"
+
+    # -- on the way --------------------------------------------------------------------------------
+
+    def _hear(self, key: str, stage: Stage) -> None:
+        """In another thread: a worker says where a scene is."""
+        self._back.put((key, lambda: stage))
+
+    def _reach(self, key: str, stage: Stage) -> None:
+        """A scene is at a stage."""
+        before, self._stages[key] = self._stages.get(key), stage
+        uri = redact(self._flying[key].scene.uri)
+        self._tell("stage", uri=uri, worker=stage.worker, stage=stage.name, share=stage.share)
+        if before and before.worker != stage.worker and key not in self._spreading:
+            self._count(key, before.worker)
+        if stage.name == "opening" and not self._team.ours and self._is_last(key):
+            self._team.client.run_on_scheduler(_give_no_other_chance, key)
+
+    def _is_last(self, key: str) -> bool:
+        """Whether a scene that runs now is not tried again if its worker dies."""
+        flight = self._flying.get(key)
+        return flight is not None and flight.scene.attempts > self._orders.settings.retries
+
+    def _count(self, key: str, worker: str) -> None:
+        """Count an attempt of Dask's own.
+
+        It gives a task whose worker died to another one and tells nobody, as often as the cluster's
+        ``allowed-failures`` say.
+        """
+        flight = self._flying[key]
+        failure = Failure("lost", _KILLED, f"its worker, {worker}, was killed", worker)
+        if flight.scene.attempts > self._orders.settings.retries:
+            self._flying.pop(key)
+            self._stages.pop(key)
+            self._team.client.cancel([flight.future])
+            self._fail(flight.scene, failure)
+            return
+        self._manifest.start(flight.scene)
+        scene = replace(flight.scene, attempts=flight.scene.attempts + 1)
+        self._flying[key] = replace(flight, scene=scene)
+        message = f"{failure.error}: {failure.message}; Dask gave the scene to another"
+        self._tell("again", uri=redact(scene.uri), message=message, worker=worker)
+
+    def _show(self) -> None:
+        """Let readers of the manifest see where scenes are."""
+        flying = {self._flying[key].scene.id: stage for key, stage in self._stages.items()}
+        self._manifest.show(flying)
 
     # -- stopping ----------------------------------------------------------------------------------
 
@@ -539,6 +637,8 @@ class _Drive:
 
     def _drop(self, keys: Sequence[str]) -> None:
         taken = [self._flying.pop(key) for key in keys]
+        for key in keys:
+            self._stages.pop(key, None)
         if taken and self._team.client.status == "running":
             self._team.client.cancel([flight.future for flight in taken])
         for flight in taken:
@@ -580,6 +680,12 @@ class _Drive:
         )
         self._tell("ended", message=self._stopped)
         return result
+
+
+def _give_no_other_chance(key: str, dask_scheduler: Any) -> None:
+    """In the scheduler: if the worker of a task dies now, the task fails, whatever is allowed."""
+    if task := dask_scheduler.tasks.get(key):
+        task.suspicious = dask_scheduler.allowed_failures
 
 
 def _executing_here(dask_worker: Any) -> list[str]:

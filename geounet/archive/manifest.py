@@ -30,7 +30,7 @@ import geounet
 from geounet.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
 __all__ = [
@@ -42,6 +42,9 @@ __all__ = [
     "Manifest",
     "Output",
     "Planned",
+    "Running",
+    "Stage",
+    "StageName",
     "Status",
 ]
 
@@ -58,6 +61,9 @@ way. ``network``: the source could not be reached. ``lost``: the worker died or 
 ``memory``: the worker ran out of it. ``output``: the outputs could not be written. ``unexpected``:
 an error that geounet does not raise on purpose.
 """
+
+StageName = Literal["opening", "predicting", "writing"]
+"""What a worker does with a scene: ``writing`` includes the polygons, overviews and extras."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scenes (
@@ -84,6 +90,13 @@ CREATE TABLE IF NOT EXISTS scenes (
     batch INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS scenes_by_status ON scenes (status, id);
+CREATE TABLE IF NOT EXISTS stages (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    share REAL,
+    worker TEXT NOT NULL,
+    since REAL NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY,
     started REAL NOT NULL,
@@ -136,6 +149,26 @@ class Failure:
     def passing(self) -> bool:
         """Whether the scene itself is not at fault, so that another attempt may do it."""
         return self.kind in {"network", "lost", "memory", "output"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a scene is in the worker that has it."""
+
+    name: StageName
+    share: float | None
+    """Of the windows that are predicted; None where that is not what is done."""
+    worker: str
+    since: float
+    """Unix time at which it was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A scene that a worker is at."""
+
+    uri: str
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +304,11 @@ class Manifest:
         self._db.close()
         if self._lock:
             self._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise OutputError(
+                f"a batch keeps its manifest in the output folder; {self._folder / MANIFEST}: "
+                f"{error}. Make room there; the same command goes on with what is left."
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -278,7 +316,8 @@ class Manifest:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
@@ -292,6 +331,7 @@ class Manifest:
         """
         with self._transaction():
             self._db.execute("UPDATE scenes SET status = 'pending' WHERE status = 'running'")
+            self._db.execute("DELETE FROM stages")
             done = self._db.execute(
                 "INSERT INTO batches (started, settings) VALUES (?, ?)",
                 (time.time(), json.dumps(settings, default=str)),
@@ -458,12 +498,24 @@ class Manifest:
             (scene.id,),
         )
 
+    def show(self, stages: Mapping[int, Stage]) -> None:
+        """Let readers see where scenes are.
+
+        Args:
+            stages: of the scenes that workers are at, by the row's id.
+        """
+        rows = [(i, s.name, s.share, s.worker, s.since) for i, s in stages.items()]
+        with self._transaction():
+            self._db.execute("DELETE FROM stages")
+            self._db.executemany("INSERT INTO stages VALUES (?, ?, ?, ?, ?)", rows)
+
     def end(self, stopped: str | None = None) -> None:
         """The batch ends.
 
         Args:
             stopped: why it ended early, if it did.
         """
+        self._db.execute("DELETE FROM stages")
         self._db.execute(
             "UPDATE batches SET finished = ?, stopped = ? WHERE id = ?",
             (time.time(), stopped, self._batch),
@@ -494,6 +546,14 @@ class Manifest:
         found = dict(self._db.execute(query, values).fetchall())
         statuses: tuple[Status, ...] = ("pending", "running", "done", "failed")
         return {status: found.get(status, 0) for status in statuses}
+
+    def running(self) -> list[Running]:
+        """The scenes that workers are at, as told in the last seconds of a batch that runs."""
+        rows = self._db.execute(
+            "SELECT uri, name, share, stages.worker, since FROM stages JOIN scenes USING (id)"
+            " ORDER BY since"
+        ).fetchall()
+        return [Running(uri, Stage(*stage)) for uri, *stage in rows]
 
     def areas(self) -> dict[str, float]:
         """Areas of all scenes that are done, added up by class, in square kilometres."""

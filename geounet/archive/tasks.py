@@ -6,7 +6,6 @@ A failure comes back as a value, told apart where the error still has its causes
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import threading
 import time
@@ -19,8 +18,9 @@ from typing import TypeAlias
 
 from rasterio.errors import RasterioError
 
-from geounet.archive.manifest import Failure, Kind, Made, Output
+from geounet.archive.manifest import Failure, Kind, Made, Output, Stage
 from geounet.archive.sources import identify
+from geounet.archive.stages import Teller, here, to_the_client
 from geounet.engines import use_threads
 from geounet.errors import GeounetError, GeounetWarning, ModelError, OutputError, SceneError
 from geounet.model import Model, load_model
@@ -62,24 +62,29 @@ class Large:
     pixels: int
 
 
-def segment(task: Task, run: Callable[[Job], RunResult] = run_job) -> Made | Failure | Large:
+def segment(
+    task: Task,
+    run: Callable[..., RunResult] = run_job,
+    tell: Callable[[Stage], None] | None = None,
+) -> Made | Failure | Large:
     """Segment a scene and make its further outputs.
 
     Args:
         task: the scene.
-        run: what does it once it is checked.
+        run: what does it once it is checked, called as `run_job` is.
+        tell: called with each stage; None tells the client of the task that this runs in.
     """
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            done = _segment(task, run)
+            done = _segment(task, run, Teller(tell or to_the_client()))
         except Exception as error:  # noqa: BLE001 - told apart and reported by the client
             return Failure(
                 classify(error),
                 type(error).__name__,
                 _message(error),
-                _worker(),
+                here(),
                 time.perf_counter() - start,
             )
     if isinstance(done, Large):
@@ -92,7 +97,8 @@ def segment(task: Task, run: Callable[[Job], RunResult] = run_job) -> Made | Fai
     )
 
 
-def _segment(task: Task, run: Callable[[Job], RunResult]) -> Made | Large:
+def _segment(task: Task, run: Callable[..., RunResult], tell: Teller) -> Made | Large:
+    tell("opening")
     if task.again:
         sweep(task.config.output)
     if task.threads:
@@ -102,7 +108,7 @@ def _segment(task: Task, run: Callable[[Job], RunResult]) -> Made | Large:
     pixels = job.plan.width * job.plan.height
     if task.large is not None and pixels > task.large:
         return Large(pixels)
-    return record(task, job, run(job), identity)
+    return record(task, job, run(job, on_progress=tell.progress), identity)
 
 
 def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Made:
@@ -130,7 +136,7 @@ def record(task: Task, job: Job, result: RunResult, identity: str | None) -> Mad
         outputs={kind: _output(path, task.root) for kind, path in outputs.items()},
         areas=result.area_km2,
         seconds=result.seconds["total"],
-        worker=_worker(),
+        worker=here(),
         identity=identity,
         details={**{key: record[key] for key in kept}, "stages": result.seconds},
     )
@@ -140,10 +146,6 @@ def _output(path: Path, root: Path) -> Output:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Output(path.relative_to(root).as_posix(), path.stat().st_size, digest)
-
-
-def _worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 # -- the model -------------------------------------------------------------------------------------
@@ -183,6 +185,8 @@ def classify(error: BaseException) -> Kind:
     """Whose fault an error is, and so whether the scene is worth another attempt."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "memory"
+    if type(error).__name__ in {"KilledWorker", "CancelledError", "FutureCancelledError"}:
+        return "lost"  # of a scene in strips
     if isinstance(error, OutputError):
         return "output"
     if isinstance(error, SceneError) and error.passing:

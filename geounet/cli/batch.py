@@ -9,6 +9,8 @@ import threading
 import time
 import tomllib
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,7 @@ from geounet.cli.show import print_table, say
 from geounet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from geounet.archive import Event, Manifest
@@ -31,6 +33,10 @@ _EVERY = 10.0
 """Seconds between lines of progress where there is no terminal."""
 _SHOWN = 20
 """Failed scenes that are listed."""
+_MOST = 12
+"""Scenes whose stage the live view shows."""
+_FEW = 3
+"""Scenes whose stage a plain line tells."""
 
 
 class _Batch(TyperGroup):
@@ -239,14 +245,35 @@ class _Lines:
 
     def __init__(self) -> None:
         self._last = -_EVERY
+        self._at: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
+        _follow(self._at, event)
         if text := _news(event):
             typer.echo(text, err=True)
         due = time.monotonic() - self._last > _EVERY
-        if event.kind == "ended" or (event.kind == "done" and due):
+        if event.kind == "ended" or (event.kind in {"done", "stage"} and due):
             self._last = time.monotonic()
-            typer.echo(_standing(event), err=True)
+            typer.echo(_standing(event, self._at), err=True)
+
+
+def _follow(at: dict[str, str], event: Event) -> None:
+    """Keep what workers do with which scene."""
+    if event.uri is None:
+        return
+    if event.kind == "stage":
+        at[event.uri] = _at(event.stage, event.share)
+    else:
+        at.pop(event.uri, None)
+
+
+def _at(stage: str | None, share: float | None) -> str:
+    return f"{stage}" if share is None else f"{stage} {share:.0%}"
+
+
+def _name(uri: str) -> str:
+    """What tells scenes of a list apart, short."""
+    return "/".join(uri.rstrip("/").split("/")[-2:])
 
 
 def _news(event: Event) -> str | None:
@@ -261,17 +288,24 @@ def _news(event: Event) -> str | None:
     return lines.get(event.kind)
 
 
-def _standing(event: Event) -> str:
+def _standing(event: Event, at: Mapping[str, str]) -> str:
+    shown = [f"{_name(uri)} {stage}" for uri, stage in islice(at.items(), _FEW)]
+    more = f", and {len(at) - _FEW} more" if len(at) > _FEW else ""
     return (
         f"{event.done} of {event.total} scenes done, {event.failed} failed, "
         f"{event.running} in the cluster, {event.seconds:.0f} s"
+        + (f": {', '.join(shown)}{more}" if shown else "")
     )
 
 
 @contextmanager
 def _live() -> Iterator[Callable[[Event], None]]:
-    """A bar with what is done, failed and running, the rate and the time left; news above it."""
-    from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
+    """A bar with what is done, failed and running, the rate and the time left.
+
+    News come above it, and below it a line for each scene that a worker is at.
+    """
+    from rich.console import Console, Group  # noqa: PLC0415 - only where there is a terminal
+    from rich.live import Live  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         MofNCompleteColumn,
@@ -280,6 +314,7 @@ def _live() -> Iterator[Callable[[Event], None]]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text  # noqa: PLC0415
 
     columns = (
         TextColumn("scenes"),
@@ -292,12 +327,17 @@ def _live() -> Iterator[Callable[[Event], None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=600) as bars:
-        task = bars.add_task("scenes", total=None, failed=0, running=0, rate="")
+    bars = Progress(*columns, speed_estimate_period=600)
+    scenes = Text()
+    task = bars.add_task("scenes", total=None, failed=0, running=0, rate="")
+    at: dict[str, str] = {}
+    with Live(Group(bars, scenes), console=console, transient=True):
 
         def show(event: Event) -> None:
             if text := _news(event):
                 console.print(text, markup=False, highlight=False)
+            _follow(at, event)
+            scenes.plain = _listing(at)
             speed = bars.tasks[0].finished_speed or bars.tasks[0].speed
             bars.update(
                 task,
@@ -311,6 +351,12 @@ def _live() -> Iterator[Callable[[Event], None]]:
         yield show
 
 
+def _listing(at: Mapping[str, str]) -> str:
+    """A line a scene, few enough for a terminal."""
+    shown = [f"  {stage:<16} {_name(uri)}" for uri, stage in islice(at.items(), _MOST)]
+    return "\n".join([*shown, *([f"  and {len(at) - _MOST} more"] if len(at) > _MOST else [])])
+
+
 # -- status ----------------------------------------------------------------------------------------
 
 
@@ -320,34 +366,54 @@ def status(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a batch is, running or finished, and what failed and why."""
+    """Show how far a batch is, what runs now and at what stage, and what failed and why."""
     _print_status(output, as_json=as_json)
 
 
 def _print_status(output: Path, *, as_json: bool = False) -> None:
     from geounet.archive import Manifest  # noqa: PLC0415 - keeps --help fast
+    from geounet.remote import redact  # noqa: PLC0415
 
     with Manifest.read(output) as manifest:
         record = _standing_of(manifest)
         failures = [
             {
-                "scene": entry.uri,
+                "scene": redact(entry.uri),
                 "why": entry.kind,
                 "attempts": entry.attempts,
                 "message": f"{entry.error}: {entry.message}",
             }
             for entry in manifest.entries("failed")
         ]
+        running = _running(manifest) if record["state"] == "running" else []
     if as_json:
-        typer.echo(json.dumps({**record, "failures": failures}, indent=2))
+        typer.echo(json.dumps({**record, "now": running, "failures": failures}, indent=2))
         return
     say(_readable(record), as_json=False)
+    for scene in running:
+        typer.echo(f"{_at(scene['stage'], scene['share']):<16} {scene['scene']}")
     if failures:
         typer.echo("")
         rows = [[str(value) for value in failure.values()] for failure in failures[:_SHOWN]]
         print_table(tuple(failures[0]), rows, right=range(2, 3), bold=lambda _: False)
     if len(failures) > _SHOWN:
         typer.echo(f"… and {len(failures) - _SHOWN} more; --json lists all.")
+
+
+def _running(manifest: Manifest) -> list[dict[str, Any]]:
+    """The scenes that workers are at now."""
+    from geounet.remote import redact  # noqa: PLC0415 - keeps --help fast
+
+    return [
+        {
+            "scene": redact(running.uri),
+            "stage": running.stage.name,
+            "share": running.stage.share,
+            "worker": running.stage.worker,
+            "told": datetime.fromtimestamp(running.stage.since, UTC).isoformat(timespec="seconds"),
+        }
+        for running in manifest.running()
+    ]
 
 
 def _standing_of(manifest: Manifest) -> dict[str, Any]:
