@@ -26,7 +26,7 @@ import dask.utils
 import psutil
 
 import geounet
-from geounet.archive import Event, Failure, Made, engine
+from geounet.archive import Event, Failure, Made, drive
 from geounet.archive.tasks import Task  # noqa: TC001 - of a function that is sent to workers
 
 
@@ -75,7 +75,7 @@ def nothing(task: Task) -> Made | Failure:
 def tasks(options: argparse.Namespace) -> dict[str, object]:
     """Milliseconds a task, and memory in MiB at each tenth of the way."""
     watch = _Watch(options.count)
-    engine.segment = nothing
+    drive.segment = nothing
     with tempfile.TemporaryDirectory() as name:
         listed = Path(name) / "list.txt"
         with listed.open("w") as file:

@@ -17,7 +17,7 @@ from batches import entries, make_scene, serial, tree, two_workers
 from models import tiny_model
 
 import geounet
-from geounet.archive import Manifest, engine, tasks
+from geounet.archive import Manifest, drive, engine, tasks
 from geounet.archive.sources import identify
 from geounet.archive.tasks import classify
 from geounet.errors import ConfigError, OutputError, SceneError
@@ -372,7 +372,7 @@ def test_one_window_of_scenes_is_in_the_cluster(batch, inputs):
     for i in range(20):
         shutil.copy(inputs / "s0.tif", inputs / f"t{i}.tif")
     _, events = batch(inputs, polygons=False)
-    assert max(event.running for event in events) <= engine._AHEAD * 2
+    assert max(event.running for event in events) <= drive._AHEAD * 2
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_only_what_a_dead_process_of_ours_left_is_removed(tmp_path):
 
 
 def test_stages_are_told_in_order_and_seen_by_readers(batch, inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "_LOOK", 0.0)
+    monkeypatch.setattr(drive, "_LOOK", 0.0)
     seen = {}
 
     def look(event):
