@@ -476,6 +476,7 @@ def test_stages_are_told_in_order_and_seen_by_readers(batch, inputs, tmp_path, m
         assert [e.share is None for e in mine] == [True, False, True]
         assert 0 < mine[1].share < 1
         assert len({e.worker for e in mine}) == 1
+        assert mine[0].worker == entries(tmp_path / "out")[f"s{i}"].worker
     assert seen
     uri, stage = next(iter(seen.items()))
     assert (stage.name, stage.worker) in {(e.stage, e.worker) for e in batch.stages if e.uri == uri}

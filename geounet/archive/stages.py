@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from distributed import get_worker
@@ -68,7 +68,8 @@ def to_the_client() -> Callable[[Stage], None]:
     except ValueError:
         return lambda _: None
     key = worker.get_current_task()
-    return lambda stage: worker.log_event(_STAGES, {"key": key, **asdict(stage)})
+    # Not as a dict: Dask would put the worker's address into it, under a name that is taken.
+    return lambda stage: worker.log_event(_STAGES, [key, *astuple(stage)])
 
 
 @contextmanager
@@ -86,9 +87,9 @@ def listening(
         on_memory: called with the address of a worker that is stopped as it took too much memory.
     """
 
-    def hear(event: tuple[float, dict[str, Any]]) -> None:
-        told = dict(event[1])
-        on_stage(told.pop("key"), Stage(**told))
+    def hear(event: tuple[float, list[Any]]) -> None:
+        key, *told = event[1]
+        on_stage(key, Stage(*told))
 
     client.subscribe_topic(_STAGES, hear)
     client.subscribe_topic(_OUT_OF_MEMORY, lambda event: on_memory(event[1]["worker"]))
