@@ -412,6 +412,14 @@ def test_scenes_without_labelled_pixels(tmp_path):
         train(config(tmp_path, valid_share=0))
 
 
+def test_normalisation_counts_every_site_alike():
+    """Two scenes of one site, of log reflectance 0, beside one of another, of 3 and -3."""
+    spec = SimpleNamespace(bands=[SimpleNamespace(name="green")])
+    surveys = [SimpleNamespace(moments=np.array([[m], [s]])) for m, s in ((0, 0), (0, 0), (0, 9))]
+    found = gathering._normalisation(spec, ["x", "x", "y"], surveys)
+    assert (found.mean, found.std) == ((0.0,), (pytest.approx(4.5**0.5, abs=1e-4),))
+
+
 def test_bands_that_differ_between_scenes(tmp_path):
     made(tmp_path / "scenes", "a")
     made(tmp_path / "scenes", "b", names=("B02", "B03", "B04", "B08"))
