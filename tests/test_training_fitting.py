@@ -201,6 +201,14 @@ def test_smp_networks_by_name(tmp_path):
     assert load_model(result.model).spec.tile_multiple == 8
 
 
+def test_a_batch_that_a_decoder_cannot_learn_from(tmp_path):
+    """Its pooling leaves one pixel of one window: nothing to normalise a batch by."""
+    made(tmp_path / "scenes")
+    arch = {"decoder": "DeepLabV3Plus", "encoder": "resnet18"}
+    with pytest.raises(ConfigError, match=r"from 1 windows of 32 x 32 .* a batch of 2 at least"):
+        train(config(tmp_path, architecture=arch, batch=1))
+
+
 @pytest.mark.parametrize("loss", ["bce", "dice", "bce_dice", "focal", "lovasz", "lovasz_hinge",
                                   "cross_entropy", "border", "partial"])  # fmt: skip
 def test_every_loss_trains(tmp_path, loss):

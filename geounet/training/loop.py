@@ -152,6 +152,7 @@ class Trainer:
 
         Raises:
             ModelError: the loss is no longer a number; the last checkpoint holds a state before.
+            ConfigError: the network does not take windows of this size, or so few.
             OutputError: a checkpoint cannot be written.
         """
         self.network.train()
@@ -302,10 +303,26 @@ class Trainer:
     def _add_gradient(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
             gain = batch.present.float()
-            logits = self.network(batch.pixels, gain, torch.zeros_like(gain), batch.observed)
+            logits = self._logits(batch, gain)
         loss = self._loss(logits.float(), centre(batch.allowed, logits))
         self._scaler.scale(loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _logits(self, batch: Batch, gain: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self.network(
+                batch.pixels, gain, torch.zeros_like(gain), batch.observed
+            )
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError) or "alloc" in str(error):
+                raise
+            count, _, height, width = batch.pixels.shape
+            raise ConfigError(
+                f"the network must learn from {count} windows of {width} x {height} pixels at "
+                f"once, and does not ({str(error).splitlines()[0]}). Give a larger window; some "
+                f"decoders need a batch of 2 at least, too"
+            ) from error
+        return logits
 
     @torch.no_grad()
     def _follow(self) -> None:
