@@ -4,7 +4,7 @@
 
 The output folder gets the scenes' outputs and
 
-    scenes.csv        scene, status, date, areas by class in km², what was wrong
+    scenes.csv        scene, status, areas by class in km², what was wrong
     collection.json   a STAC catalogue of all (stac = true)
     polygons.parquet  the polygons of all (merge = true)
 
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(event: Event) -> None:
     if event.kind in {"begun", "failed", "stopping"}:
-        print(f"{event.kind}: {event.uri or ''} {event.message or ''}", file=sys.stderr)
+        said = " ".join(text for text in (event.uri, event.message) if text)
+        print(f"{event.kind}: {said}", file=sys.stderr)
 
 
 def write_table(output: Path) -> None:

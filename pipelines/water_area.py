@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     site = max(day.observed + day.obscured for day in days)
     write_table(days, site, options.output / "water_area.csv")
     plot(days, site, options.seen, options.output / "water_area.png")
+    print(f"{len(days)} scenes, {failed} left out: {options.output / 'water_area.csv'}")
     return 3 if failed else 0
 
 

@@ -281,7 +281,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not key:
-        raise ConfigError(f"a setting is KEY=VALUE, such as loss.gamma=1.5; got {text!r}.")
+        raise ConfigError(f"a setting is KEY=VALUE; got {text!r}.")
     for written in (value, json.dumps(value)):
         try:
             return tomllib.loads(f"{key} = {written}")
