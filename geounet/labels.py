@@ -287,8 +287,9 @@ def _quiet_open(path: Path) -> rasterio.DatasetReader:
         try:
             return rasterio.open(path)
         except (RasterioError, OSError) as error:
+            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
             raise SceneError(
-                f"a label must be a raster that GDAL opens: {path}: {error}."
+                f"a label must be a raster that GDAL opens; {path} is none: {reason}."
             ) from error
 
 
