@@ -114,7 +114,7 @@ def test_labels_of_other_numbers(call, folder):
         (["--data", "nowhere"], "there is no folder nowhere"),
         (["--device", "abacus"], "device"),
         (["--fold", "1/2"], "there are 1 for 2 folds"),
-        (["--fold", "1"], "fold.1 must be given"),
+        (["--fold", "1"], "fold has too few values"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_two(call, folder, arguments, message):
