@@ -267,6 +267,26 @@ def test_wrong_parameters_and_rows_are_refused(arguments: dict, rows: np.ndarray
         polygonize_rows([] if rows is None else [rows], width, **arguments)
 
 
+@pytest.mark.parametrize("blank", [2, 255])
+@pytest.mark.parametrize("turn", range(4))
+def test_corners_beside_what_nobody_saw_are_bound(turn: int, blank: int) -> None:
+    """Both ends of an edge are, upright or level, if any pixel across it was not observed."""
+    mask = pixels("""
+        ......
+        .xx...
+        .####.
+        .####x
+        .####.
+        ......
+        """)
+    mask[mask == 255] = blank
+    middle, angle = np.array([3, 3]), np.radians(-90 * turn)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    expected = (np.array([(1, 2), (5, 2), (5, 5)]) - middle) @ rotation + middle
+    found = polygonize_rows([np.ascontiguousarray(np.rot90(mask, turn))], 6).bound_points()
+    assert sorted(found.tolist()) == sorted(expected.round().tolist())
+
+
 @given(mask=masks(), seed=st.integers(0, 9))
 @settings(max_examples=100, deadline=None)
 def test_polygons_of_all_codes_share_their_vertices(mask: np.ndarray, seed: int) -> None:
