@@ -315,7 +315,7 @@ def test_dark_pixels_settle_what_flags_leave_open(stored, known, offset, warning
 def test_a_scale_alone_does_not_answer_for_sentinel_2s_offset():
     """Google Earth Engine's not harmonised collection, averaged in floating point."""
     samples, told = _pixels("lake", offset=-0.1) + 0.25, {"scale": 1e-4}
-    with pytest.raises(SceneError, match=r"alike, if scale as told.*Give --offset -0.1 if"):
+    with pytest.raises(SceneError, match=r"alike, with scale as told.*Give --offset -0.1 if"):
         _looked(samples, told=told, dtype="float32", **S2)
     assert _looked(samples, told={**told, "offset": -0.1}, dtype="float32", **S2).told
     (warning,) = _looked(samples, told={**told, "offset": 0.0}, dtype="float32", **S2).warnings
@@ -347,7 +347,7 @@ def test_what_no_dark_pixel_settles_is_refused_with_what_to_do(kind):
         (_pixels("lake", scale=2.75e-5, offset=-0.2), {}, r"darker than 0.7\d.*0.0000275 with"),
         (_pixels("forest", scale=2.75e-5, offset=-0.2), L8, r"no pixel is darker than 0.7"),
         (_pixels("lake", scale=2e-5, offset=-0.1), {**L8, "level": "L1TP"}, "keep the MTL"),
-        (_pixels("lake"), {"dtype": "float32"}, r"median is \d+, if floating.*Give --scale"),
+        (_pixels("lake"), {"dtype": "float32"}, r"median is \d+, with floating.*Give --scale"),
         (_pixels("lake", dtype="float32"), {"dtype": "float32", "bands": (1e-4, 0.0)},
          "brightest pixels have a reflectance of only"),
         (_pixels("lake"), {"bands": (2.75e-5, -0.2)}, r"median is -0\.1"),
@@ -374,7 +374,7 @@ def test_what_was_told_stands_with_a_warning(samples, told, message):
 
 @pytest.mark.parametrize("told", [{"scale": 0.01}, {"scale": 1e-7}, {"scale": 1.0}])
 def test_what_was_told_and_cannot_be_reflectance_is_refused(told):
-    with pytest.raises(SceneError, match=r"if scale as told.*Give --scale"):
+    with pytest.raises(SceneError, match=r"with scale as told.*Give --scale"):
         _looked(_pixels("lake"), told=told)
 
 
