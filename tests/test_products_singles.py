@@ -137,6 +137,16 @@ def test_one_band_alone_is_no_scene(make_single):
         open_scene(make_single("LC08_L2SP_017051_20151205_20200908_02_T1_SR_B3.TIF"))
 
 
+def test_what_the_files_call_nodata_was_not_observed(make_raster, tmp_path):
+    dn = np.full((1, 6, 8), 500, np.int16)
+    dn[0, 2, 3] = -9999
+    for band in ("B03", "B04", "B08"):
+        make_raster(dn, f"{band}.tif", nodata=-9999, scale=1e-4)
+    scene = open_scene(tmp_path)
+    assert scene.nodata == -9999
+    assert np.array_equal(np.isnan(scene.reflectance(["red"])), dn < 0)
+
+
 def test_two_files_of_one_band_are_refused(make_single, tmp_path):
     for name in ("a_B03.tif", "b_B03.tif", "a_B04.tif"):
         make_single(name)
