@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import runpy
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -332,6 +333,12 @@ class TestIntervals:
             estimate = found[name]
             assert [estimate.value, estimate.low, estimate.high] == pytest.approx([value] * 3)
 
+    def test_blocks_are_sixteen_across_at_most(self):
+        rng = np.random.default_rng(0)
+        truth, answer = (rng.random((2, 64, 64)) < 0.5).astype(np.uint8)
+        small, right = (score_mask(truth, answer, settings=Settings(block=n)) for n in (1, 4))
+        assert small.metrics == right.metrics
+
     def test_one_block_gives_no_interval(self):
         estimate = score_mask(shore_at(9), shore_at(8)).metrics["iou"]
         assert estimate.value == pytest.approx(8 / 9)
@@ -619,7 +626,7 @@ def test_evaluate_judges_the_masks_that_a_run_would_write(tmp_path):
     assert evaluate(model, [pair], device="cpu").scenes == ("a",)
 
 
-def test_model_and_baselines_see_what_the_pixels_bear_out(tmp_path):
+def test_model_and_baselines_see_what_the_pixels_bear_out(tmp_path, monkeypatch):
     """1000 that was left in against the tags is taken out for all of them."""
     bands = ("B02", "B03", "B04", "B08", "B11", "B12")
     truth = (np.random.default_rng(0).random((70, 80)) < 0.5).astype(np.uint8)
@@ -629,12 +636,16 @@ def test_model_and_baselines_see_what_the_pixels_bear_out(tmp_path):
             file.write(file.read() + np.uint16(added))
             file.scales = (1.0,) * len(bands)
             file.update_tags(SENSOR="sentinel-2", UNITS="reflectance x 10000, no offset")
+    seen = []
+    module = sys.modules["geounet.evaluate"]
+    monkeypatch.setattr(module, "otsu_mask", lambda s: seen.append(s.radiometry) or otsu_mask(s))
     with pytest.warns(GeounetWarning, match="darkest pixels") as said:
         found = evaluate(_tiny_model(), tmp_path, device="cpu")
     assert [str(one.message).split(":")[0] for one in said] == [pair.scene.uri]
     for method in found.methods:
         clean, left = (score.score.confusion for score in found.of(method))
         assert clean == left
+    assert [radiometry.offset[0] for radiometry in seen] == [0.0, -0.1]
 
 
 def test_evaluate_refuses_an_unknown_pattern(tmp_path):
@@ -680,13 +691,17 @@ class TestCommand:
 
     def test_labels_of_other_numbers(self, model, folder):
         with rasterio.open(folder / "a.label.tif", "r+") as file:
-            file.write(np.where(file.read() == 1, 9, 4).astype(np.uint8))
+            label = np.where(file.read() == 1, 9, 4).astype(np.uint8)
+            label[:, 0] = 0
+            file.write(label)
         told = ["--label-value", "water=9", "--label-value", "land=3,4", "--label-value",
                 "unknown=0", "--outside", "unknown", "--offset", "0"]  # fmt: skip
         found = CliRunner().invoke(app, ["evaluate", model, str(folder), "--json", *told])
         assert found.exit_code == 0, found.output
         record = json.loads(found.stdout)
         assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
+        counts = record["methods"]["MNDWI > 0"]["confusion"]
+        assert counts["tp"] + counts["tn"] == 39 * 50
         settings = record["settings"]
         assert settings["label_values"] == {"water": [9], "land": [3, 4]}
         assert (settings["ignore_values"], settings["outside"]) == ([0], "unknown")

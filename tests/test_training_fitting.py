@@ -192,6 +192,15 @@ def test_a_validation_predicts_what_lies_within_the_margin(tmp_path):
     assert torch.equal(allowed[0], labels)
 
 
+def test_windows_of_a_large_validation_are_spread_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "_MOST_WINDOWS", 3)
+    three_sites(tmp_path / "scenes")
+    told = config(tmp_path)
+    places = judging.Judge(gathering.gather(told), None, told, torch.device("cpu"), None)._places
+    assert len(places) <= 3
+    assert {row for _, row, _ in places} == {0, 32, 64}
+
+
 def test_smp_networks_by_name(tmp_path):
     made(tmp_path / "scenes")
     arch = {"decoder": "UnetPlusPlus", "encoder": "resnet18",
