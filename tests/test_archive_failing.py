@@ -75,25 +75,31 @@ def _all_but(name, made):
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def _hoard(name):
-    """In a worker: to finish a scene takes more and more memory."""
-    plain = pipeline._Outputs.outlines
+def _meddle(name, trouble):
+    """In a worker: something happens once a scene is predicted and before it is written."""
+    plain = pipeline.predict_strips
 
-    def outlines(self, job, paths):
-        held = []
-        while job.scene.stem == name and len(held) < 60:
-            held.append(np.ones(1 << 23))
-            time.sleep(0.05)
-        return plain(self, job, paths)
+    def strips(job, *arguments, **options):
+        yield from plain(job, *arguments, **options)
+        if job.scene.stem == name:
+            trouble()
 
-    pipeline._Outputs.outlines = outlines
+    pipeline.predict_strips = strips
+
+
+def _hoard():
+    """Take more and more memory."""
+    held = []
+    while len(held) < 60:
+        held.append(np.ones(1 << 23))
+        time.sleep(0.05)
 
 
 def test_a_worker_that_takes_too_much_memory_is_stopped_and_the_batch_goes_on(
     cluster, batch, inputs, model, tmp_path
 ):
     make_scene(inputs / "hoard.tif", seed=9, height=80, width=80)
-    _in_workers(cluster, _hoard, "hoard")
+    _in_workers(cluster, _meddle, "hoard", _hoard)
     out, expected = tmp_path / "out", serial(inputs, tmp_path / "serial", model, polygons=False)
     result, events = batch(retries=0)
     assert (result.done, result.failed, result.exit_code) == (4, 1, 3)
@@ -109,20 +115,13 @@ def test_a_worker_that_takes_too_much_memory_is_stopped_and_the_batch_goes_on(
     assert not list(out.glob(".geounet-*"))
 
 
-def _ask_for_too_much(name):
-    plain = pipeline._Outputs.outlines
-
-    def outlines(self, job, paths):
-        if job.scene.stem == name:
-            np.empty(1 << 44)  # 128 TiB
-        return plain(self, job, paths)
-
-    pipeline._Outputs.outlines = outlines
+def _ask_for_too_much():
+    np.empty(1 << 44)  # 128 TiB
 
 
 def test_memory_that_there_is_not_fails_one_scene(cluster, batch, inputs, model, tmp_path):
     make_scene(inputs / "vast.tif", seed=9, height=80, width=80)
-    _in_workers(cluster, _ask_for_too_much, "vast")
+    _in_workers(cluster, _meddle, "vast", _ask_for_too_much)
     result, events = batch(retries=1)
     assert (result.done, result.failed) == (4, 1)
     assert [e.kind for e in events if e.uri and e.uri.endswith("vast.tif")][-1] == "failed"
