@@ -372,9 +372,11 @@ def test_the_surest_of_those_that_saw_it_wins(make_mask, make_raster, tmp_path):
     second = _with_probability(
         make_mask, make_raster, "b", [[1, 1, 0, 1, 0]], [[200, 249, 50, 126, 120]]
     )
-    result = mosaic([first, second], output=tmp_path / "m.tif")
+    result = mosaic([first, second], output=tmp_path / "m.tif", probability=True)
     # surer, less sure, as sure (first), observed though hardly sure, as sure (first)
     np.testing.assert_array_equal(_read(result.outputs["mask"]), [[1, 0, 1, 1, 1]])
+    probability = _read(result.outputs["probability"])
+    np.testing.assert_array_equal(probability, [[200, 0, 200, 126, 130]])
     assert result.by_confidence
 
 

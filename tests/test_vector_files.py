@@ -252,6 +252,19 @@ def test_an_error_on_the_way_is_that_error_and_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_lacks_a_feature_does_not_replace_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: gpd.GeoDataFrame
+) -> None:
+    """As where a writer says nothing of what it could not write."""
+    path = tmp_path / "water.gpkg"
+    path.write_text("old")
+    whole = vector_files._WRITERS["gpkg"]
+    monkeypatch.setitem(vector_files._WRITERS, "gpkg", lambda *given: whole(*given) - 1)
+    with pytest.raises(OutputError, match=f"would hold {len(frame) - 1} of {len(frame)} polygons"):
+        write_polygons(frame, path, overwrite=True)
+    assert path.read_text() == "old"
+
+
 def test_no_table_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one table or more"):
         write_polygons([], tmp_path / "water.gpkg")
