@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -21,7 +22,7 @@ from geounet.vector_files import write_polygons, write_shorelines
 from geounet.vectors import polygonize_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 UTM = Affine(10, 0, 399960, 0, -10, 4700040)
@@ -57,6 +58,8 @@ def test_formats_read_back(
     path = write_polygons(frame, tmp_path / f"water.{suffix}")
     if suffix in ("gpkg", "fgb"):
         assert pyogrio.list_layers(path)[:, 0].tolist() == ["polygons"]
+    if suffix in ("gpkg", "fgb") and kind == "frame":
+        assert pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"]
     assert list(tmp_path.iterdir()) == [path]
     found = read(path)
     if suffix == "geojson":
@@ -99,6 +102,7 @@ def test_geoparquet_has_a_bounding_box_column(tmp_path: Path, frame: gpd.GeoData
 
 
 def test_geojson_follows_rfc_7946(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    frame = frame.set_geometry(frame.geometry.reverse())  # clockwise, which it must not stay
     path = write_polygons(frame, tmp_path / "water.geojson")
     data = json.loads(path.read_text())
     assert set(data) == {"type", "features"}
@@ -224,15 +228,28 @@ def test_tables_that_come_one_by_one_are_the_whole(
 def test_rows_are_taken_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: gpd.GeoDataFrame, suffix: str
 ) -> None:
-    """No more than two pieces of a stream are alive at once."""
-    monkeypatch.setattr(vector_files, "_ROWS", 10)
-    sizes: list[int] = []
-    to_wkb, to_geojson = shapely.to_wkb, shapely.to_geojson
-    monkeypatch.setattr(shapely, "to_wkb", lambda g: sizes.append(len(g)) or to_wkb(g))
-    monkeypatch.setattr(shapely, "to_geojson", lambda g: sizes.append(1) or to_geojson(g))
-    write_polygons(frame, tmp_path / f"water.{suffix}")
+    """Pieces are small, and no table is asked for long before those before it are written."""
+    monkeypatch.setattr(vector_files, "_ROWS", 5)
+    taken, sizes, ahead = [0], [0], [0]
+
+    def count(shapes: object, write: Callable[..., object]) -> object:
+        sizes.append(np.size(shapes))
+        return write(shapes)
+
+    for name in ("to_wkb", "to_geojson"):
+        monkeypatch.setattr(shapely, name, partial(count, write=getattr(shapely, name)))
+
+    def tables() -> Iterator[gpd.GeoDataFrame]:
+        for first in range(0, len(frame), 10):
+            ahead.append(taken[0] - sum(sizes))
+            table = frame.iloc[first : first + 10]
+            taken[0] += len(table)
+            yield table
+
+    write_polygons(tables(), tmp_path / f"water.{suffix}")
     assert sum(sizes) == len(frame)
-    assert max(sizes) <= 10
+    assert max(sizes) <= 5
+    assert max(ahead) <= 10
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
