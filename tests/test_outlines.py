@@ -439,7 +439,7 @@ def test_contours_finer_than_a_centimetre_stay_valid_in_geojson(tmp_path: Path) 
     field[1, 1] = 125
     level = write(tmp_path / "p.tif", field, scale=1 / 250)
     with rasterio.open(level, "r+") as file:
-        file.transform = Affine(0.5, 0, 399960, 0, -0.5, 4700040)
+        file.transform = Affine(0.1, 0, 399960, 0, -0.1, 4700040)
     made = vectorize_to_files(level, tmp_path / "p.geojson", shaping=Shaping(edges="contour"))
     (polygon,) = gpd.read_file(made["polygons"]).geometry
     assert polygon.is_valid
