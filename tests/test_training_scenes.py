@@ -231,6 +231,14 @@ def test_classes_of_polygons_and_what_is_outside(tmp_path, classes, outside, res
     assert burned[0, 0] == rest
 
 
+def test_of_polygons_that_overlap_the_later_one_counts(tmp_path):
+    """Smaller and smaller, on top of each other."""
+    shapes = [blob(25, 20, 18 - 2 * i) for i in range(8)]
+    found = polygons(tmp_path, shapes, ["water", "land"] * 4)
+    burned = open_labels(found, LabelRules()).read(Window(0, 0, 40, 50))
+    assert burned[20, 8:25].tolist() == [1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0]
+
+
 def test_polygon_classes_may_be_values(tmp_path):
     found = polygons(tmp_path, BLOBS, [3, 3, 5, 255])
     rules = LabelRules(values={"land": (5,), "water": (3,)})
