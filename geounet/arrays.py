@@ -115,6 +115,8 @@ def array_scene(
         SceneError: nothing says what the bands are, or the numbers are not reflectance.
         ConfigError: the array has no three axes or no pixels, or an argument breaks a rule.
     """
+    if not hasattr(array, "dtype"):
+        array = np.asarray(array)
     if len(array.shape) != 3 or not all(array.shape):
         raise ConfigError(
             f"an array must be [bands, height, width] with a pixel; its shape is {array.shape}."

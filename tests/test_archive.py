@@ -390,9 +390,10 @@ def test_options_that_are_refused(inputs, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_scenes(batch, tmp_path):
+def test_no_scenes_and_nothing_written(tmp_path):
     with pytest.raises(ConfigError, match="a batch needs scenes"):
-        batch(tmp_path / "*.tif")
+        geounet.batch(tmp_path / "*.tif", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_parameters_that_decide_what_an_output_says():

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +75,17 @@ def batch(
     check_template(settings.name)
     digest = load_model(config.model).digest
     orders = Orders(settings, config, digest, folder, stop, on_event, time.monotonic())
+    found = _found(several, folder)
     with Manifest.create(folder) as manifest:
         left = manifest.folders()
         manifest.begin({"sources": [str(s) for s in several], "options": options})
-        _register(several, orders, manifest)
+        manifest.register(
+            _planned(found, settings, manifest),
+            model=digest,
+            parameters=parameters_digest(config),
+            retry_failed=settings.retry_failed,
+            overwrite=config.overwrite,
+        )
         sweep_all(folder, left)
         drive = Drive(manifest, orders)
         if manifest.counts(batch=True)["pending"]:
@@ -97,21 +104,15 @@ def batch(
         return result
 
 
-def _register(
-    sources: Sequence[str | os.PathLike[str]], orders: Orders, manifest: Manifest
-) -> None:
-    """Find the scenes and take them into the manifest."""
-    manifest.register(
-        _planned(sources, orders.settings, orders.output, manifest),
-        model=orders.model,
-        parameters=parameters_digest(orders.config),
-        retry_failed=orders.settings.retry_failed,
-        overwrite=orders.config.overwrite,
-    )
-    if not sum(manifest.counts(batch=True).values()):
+def _found(sources: Sequence[str | os.PathLike[str]], output: Path) -> Iterator[Source]:
+    """The scenes, one by one; that there is one is known before anything is written."""
+    found = find_scenes(sources, output=output)
+    first = next(found, None)
+    if first is None:
         raise ConfigError(
             f"a batch needs scenes; there are none in {', '.join(map(str, sources))}."
         )
+    return chain((first,), found)
 
 
 def _settled(options: dict[str, Any], output: Path) -> tuple[BatchConfig, RunConfig]:
@@ -152,17 +153,13 @@ def parameters_digest(config: RunConfig) -> str:
 
 
 def _planned(
-    sources: Sequence[str | os.PathLike[str]],
-    settings: BatchConfig,
-    output: Path,
-    manifest: Manifest,
+    found: Iterator[Source], settings: BatchConfig, manifest: Manifest
 ) -> Iterator[Planned]:
     """The scenes and where they go, a page at a time.
 
     Servers are asked for the identity of a scene only where an earlier batch settled it: a new one
     is looked at by the worker that reads it.
     """
-    found = find_scenes(sources, output=output)
     with ThreadPoolExecutor(16, thread_name_prefix="geounet-look") as pool:
         while page := list(islice(found, 256)):
             ask = [s.uri for s in page if _unknown(s) and manifest.get(s.uri)]
