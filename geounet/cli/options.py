@@ -256,7 +256,8 @@ Simplify = Annotated[
 Smooth = Annotated[
     float,
     typer.Option(
-        help="Round corners, moving edges by up to this many metres: a pixel's size or two."
+        help="Round corners, moving edges by up to this many metres: a pixel's size or two.",
+        rich_help_panel=POLYGONS,
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
