@@ -133,9 +133,8 @@ def _cut(
     cut = free & (turn > _LEAST_TURN)
     with np.errstate(divide="ignore"):
         part = np.where(cut, np.minimum(share, distance / depth), 0.0)
-    part *= _least_of_each(rings, _kept_areas(rings, legs, part, most_area))
-    part[_occupied(rings.xy, legs, part)] = 0
-    return _replaced(rings, part, free)
+    part[_occupied(rings.xy, legs, part)] = 0  # shorter cuts will have less in them, never more
+    return _replaced(rings, _with_areas_kept(rings, legs, part, most_area), free)
 
 
 def _depth_and_turn(before: Floats, after: Floats) -> tuple[Floats, Floats]:
@@ -149,14 +148,26 @@ def _depth_and_turn(before: Floats, after: Floats) -> tuple[Floats, Floats]:
     return twice / np.maximum(np.linalg.norm(after - before, axis=1), 1e-300), sine
 
 
-def _kept_areas(
+def _with_areas_kept(
     rings: _Rings, legs: tuple[Floats, Floats], part: Floats, most_area: float
 ) -> Floats:
-    """By how much the cuts of each ring must be shortened to keep its area."""
-    change = np.abs(rings.sums(part**2 * cross(legs[1], legs[0]))) / 2
+    """The cuts, shortened until each ring's area changes by `most_area` of it at most.
+
+    What cuts take and what they add balances in most rings. Shortening another ring's cuts, which
+    its neighbours share, can spoil a ring's balance: it is then held to what its cuts take and add
+    together. That shrinks with every cut, so that no ring is shortened for it twice.
+    """
     room = most_area * np.abs(rings.areas())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(change > room, np.sqrt(room / change), 1.0)
+    limit = room * (1 + 1e-9)  # rounding is not worth another round
+    moved = cross(legs[1], legs[0]) / 2
+    change = np.abs(rings.sums(part**2 * moved))
+    while (over := change > limit).any():
+        shorter = np.ones(len(room))
+        shorter[over] = np.sqrt(room[over] / change[over])
+        part = part * _least_of_each(rings, shorter)
+        balance, together = part**2 * moved, part**2 * np.abs(moved)
+        change = np.where(np.abs(rings.sums(balance)) > limit, rings.sums(together), 0)
+    return part
 
 
 def _least_of_each(rings: _Rings, of_ring: Floats) -> Floats:

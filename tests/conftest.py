@@ -1,4 +1,4 @@
-"""Raster factories, and nothing else."""
+"""Raster factories, and property tests that anyone can repeat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import settings
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+# The same examples wherever the tests run: `pytest --hypothesis-profile default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 UTM_10M = Affine(10, 0, 500_000, 0, -10, 4_400_000)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -64,6 +64,8 @@ def test_valid_apart_and_with_every_ring(
     assert moved.max() <= distance + 1e-9
 
 
+# Once lost 6%: shortening a neighbour's cuts, which both share, spoiled the balance of its own.
+@example(mask=np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 1, 1]], np.uint8))
 @given(mask=masks(codes=3))
 @settings(max_examples=150, deadline=None)
 def test_neighbours_keep_their_shared_edges(mask: np.ndarray) -> None:
