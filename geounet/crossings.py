@@ -1,9 +1,9 @@
 """Where shorelines cross transects: distances in metres on the ground, one table for many dates.
 
 A transect begins on land. Along a mask it passes whole pixels, and the shore is the exact edge
-between two of them. Along a water probability it passes the squares between pixel centres, in which
-the probability is bilinear, and the shore is where it reaches 0.5, below the pixel. Lines are
-crossed where they are.
+between two of them. Along a water probability it passes the squares between pixel centres, and the
+shore is where the probability reaches 0.5, below the pixel, interpolated as contours have it: on
+the lines between centres the two are the same. Lines are crossed where they are.
 
 The name is not `transects`, because a module of that name would hide the function in `geounet`.
 """
@@ -30,6 +30,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geounet.compare import along, check_codes, grid_of, open_raster
+from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.outlines import acquisition_time
@@ -51,8 +52,8 @@ Floats: TypeAlias = "NDArray[np.float64]"
 Pick: TypeAlias = Literal["first", "last"]
 Side: TypeAlias = Literal["left", "right"]
 
-_HALF = 125
-"""Stored probability of 0.5."""
+_SHORE = stretched(level_of(0.5) - 0.5)
+"""The level of contours at 0.5, as it is interpolated."""
 _PIECE_M = 250.0
 """Transects are projected by points at most this far apart: straight within millimetres."""
 _LEAST_PIECES = 8
@@ -648,14 +649,14 @@ def _lookup(reader: _Reader, pixels: Floats, row: Ints, col: Ints) -> Bytes:
 
 
 def _meet_probability(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
-    """On a probability: the shore is where it reaches 0.5, bilinear between pixel centres."""
+    """On a probability: the shore is where it reaches 0.5 between pixel centres."""
     squares = _stations(pixels, 0.5)
     number = np.arange(len(squares))
     at = np.interp(np.arange((len(squares) - 1) * _STEPS + 1) / _STEPS, number, squares)
     ends = np.arange(len(pixels))
     metres = np.interp(at, ends, path.metres)
     col, row = (np.interp(at, ends, axis) for axis in pixels.T)
-    level = _bilinear(reader, pixels, row, col) - _HALF
+    level = _bilinear(reader, pixels, row, col) - _SHORE
     start, end = level[:-1], level[1:]
     shore = np.isfinite(start + end) & ((start >= 0) != (end >= 0))
     share = start[shore] / (start - end)[shore]
@@ -664,9 +665,10 @@ def _meet_probability(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
 
 
 def _bilinear(reader: _Reader, pixels: Floats, row: Floats, col: Floats) -> Floats:
-    """Values between pixel centres; NaN beside a pixel that was not observed and off the raster.
+    """Stretched values, bilinear between pixel centres.
 
-    Within half a pixel of the raster's edge the outermost pixels go on.
+    NaN beside a pixel that was not observed and off the raster. Within half a pixel of the
+    raster's edge the outermost pixels go on.
     """
     height, width = reader.raster.shape
     off = (row < 0) | (row > height) | (col < 0) | (col > width)
@@ -677,7 +679,8 @@ def _bilinear(reader: _Reader, pixels: Floats, row: Floats, col: Floats) -> Floa
     for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
         weight = np.abs(1 - i - down) * np.abs(1 - j - across)
         near = np.minimum(top + i, height - 1), np.minimum(left + j, width - 1)
-        value = _lookup(reader, pixels, *near)
-        total += np.where(weight > 1e-9, np.where(value == NOT_OBSERVED, np.nan, value * weight), 0)
+        stored = _lookup(reader, pixels, *near)
+        value = np.where(stored == NOT_OBSERVED, np.nan, stretched(stored))
+        total += np.where(weight > 1e-9, value * weight, 0)
     level: Floats = np.where(off, np.nan, total)
     return level

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geounet import contours
-from geounet.contours import Contourer, ContourPolygons, contour_rows, level_of
+from geounet.contours import Contourer, ContourPolygons, contour_rows, level_of, stretched
 from geounet.errors import ConfigError
 from geounet.vectors import polygonize_rows
 
@@ -92,9 +92,9 @@ def test_equal_to_contourpy_between_the_centres(field: np.ndarray) -> None:
     if min(field.shape) < 2:
         return
     generator = contourpy.contour_generator(
-        z=field.astype(float), fill_type=contourpy.FillType.OuterOffset
+        z=stretched(field), fill_type=contourpy.FillType.OuterOffset
     )
-    points, offsets = generator.filled(124.5, 1e9)
+    points, offsets = generator.filled(stretched(124.5), 1e9)
     expected = [
         shapely.Polygon(rings[0], rings[1:])
         for rings in (
@@ -169,11 +169,61 @@ def test_selection_keeps_exactly_the_chosen(field: np.ndarray, seed: int) -> Non
 
 
 def test_the_line_runs_where_the_level_is() -> None:
-    """Level 124.5 between 250 and 0 lies 125.5/250 of a pixel right of the wet centre."""
+    """Between 250 and 0 half way, and beyond by what 124.5 is below 125."""
     (line,) = found(np.array([[250, 0]] * 3, np.uint8)).shorelines().geometries()
-    assert line.coords[0] == pytest.approx((1.002, 0))
-    assert line.coords[-1] == pytest.approx((1.002, 3))
+    x = 1 + 0.002 / 0.998 / 2
+    assert line.coords[0] == pytest.approx((x, 0))
+    assert line.coords[-1] == pytest.approx((x, 3))
     assert line.length == pytest.approx(3)
+
+
+@pytest.mark.parametrize("share", range(0, 251, 10))
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_straight_shore_along_pixels_lies_where_their_shares_say(share: int, turns: int) -> None:
+    """Linear interpolation puts the shore up to 0.09 pixels too near the mixed one's centre."""
+    field = np.array([[250, 250, share, 0, 0]] * 5, np.uint8)
+    turned = np.rot90(field, turns).copy()
+    (line,) = found(turned).shorelines().geometries()
+    across = np.array(line.coords)[:, turns % 2]
+    expected = 2 + share / 250
+    expected = 5 - expected if turns in (1, 2) else expected
+    assert across == pytest.approx(np.full(len(across), expected), abs=0.0021)  # 124.5 for 125
+
+
+def test_straight_shores_of_any_direction() -> None:
+    """Shares of a half plane: the mean distance of vertices to its edge."""
+    rng = np.random.default_rng(3)
+    pixels = np.array([shapely.box(x, y, x + 1, y + 1) for y in range(10) for x in range(10)])
+    distances = []
+    for angle, shift in zip(rng.uniform(0, 2 * np.pi, 40), rng.uniform(-1, 1, 40), strict=True):
+        normal = np.array([np.cos(angle), np.sin(angle)])
+        corners = np.array([(0, -99), (0, 99), (-99, 99), (-99, -99)])
+        frame = np.stack([normal, normal[::-1] * (-1, 1)])
+        plane = shapely.Polygon(np.add(corners, (shift, 0)) @ frame + 5)
+        share = shapely.area(shapely.intersection(pixels, plane)).reshape(10, 10)
+        vertices = found(np.round(250 * share).astype(np.uint8)).shorelines().vertices - 5
+        inner = vertices[(abs(vertices) < 3.5).all(axis=1)]
+        distances.append(abs(inner @ normal - shift))
+    assert np.concatenate(distances).mean() < 0.005
+
+
+@pytest.mark.parametrize("threshold", [0.001, 0.3, 0.5, 0.99])
+def test_vertices_lie_strictly_between_centres(threshold: float) -> None:
+    """Of all pairs of values on both sides of the level, also as they are kept in 32 bits."""
+    level = level_of(threshold)
+    dry, wet = np.meshgrid(np.arange(level), np.arange(level, 251))
+    pairs = np.stack([dry.ravel(), wet.ravel()], axis=1).astype(np.uint8)
+    apart = np.full((len(pairs), 1), BLANK, np.uint8)
+    for one, two in ((0, 1), (1, 0)):
+        rows = np.concatenate([pairs[:, [one]], pairs[:, [two]], apart], axis=1)
+        rows = np.repeat(rows, 2, axis=0)
+        rows[1::2] = BLANK
+        contourer = Contourer(3, threshold=threshold)
+        contourer.add(rows)
+        vertices = contourer.finish().vertices
+        between = vertices[(vertices[:, 0] > 0) & (vertices[:, 0] < 2)][:, 0]
+        assert len(between) >= len(pairs)
+        assert ((between > 0.5) & (between < 1.5)).all()
 
 
 def test_water_at_the_scenes_edge_follows_it() -> None:
@@ -205,7 +255,7 @@ def test_a_shoreline_is_broken_where_it_meets_a_cloud() -> None:
     field[2:5, 3] = BLANK
     lines = found(field).shorelines().geometries()
     ends = sorted(line.coords[i] for line in lines for i in (0, -1))
-    level = pytest.approx(2.998, abs=1e-6)
+    level = pytest.approx(3 - 0.002 / 0.998 / 2, abs=1e-6)
     assert ends == [(0, level), (3, level), (4, level), (7, level)]
 
 
@@ -267,7 +317,7 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found(field).vertices == whole.vertices).all()
 
 
-def test_a_quarter_of_a_pixel_from_the_true_shore() -> None:
+def test_a_hundredth_of_a_pixel_from_the_true_shore() -> None:
     """On the made scene, with the exact share of water in each pixel as the probability."""
     truth = gpd.read_file(SAMPLE / "truth_shoreline.fgb").geometry.union_all()
     shapely.prepare(truth)
@@ -279,5 +329,5 @@ def test_a_quarter_of_a_pixel_from_the_true_shore() -> None:
         points = shapely.points(shapely.get_coordinates(lines))
         return float(shapely.distance(points, truth).mean() / transform.a)
 
-    assert distance(found(field, 100)) < 0.05
+    assert distance(found(field, 100)) < 0.01
     assert distance(pixel_edges(field)) > 0.2

@@ -9,7 +9,7 @@ import pytest
 import shapely
 from affine import Affine
 
-from geounet import transects
+from geounet import transects, vectorize
 from geounet.errors import ConfigError, OutputError, SceneError
 
 X, Y = 500_000, 4_400_000
@@ -125,15 +125,34 @@ def test_a_mask_in_another_crs(make_lines, make_shore):
 
 
 def test_a_probability_is_crossed_below_the_pixel(make_lines, make_shore):
-    """Levels 0, 50, 200, 250 by row: 125 lies halfway between the middle rows' centres."""
-    levels = np.repeat(np.array([0] * 9 + [50, 200] + [250] * 29, np.uint8)[:, None], 40, axis=1)
-    path = make_shore(levels, "p.tif", scale=1 / 250)
+    """Land, a row of mixed pixels, water: the shore cuts the row by its share of water."""
+    levels = np.zeros((40, 40), np.uint8)
+    levels[10:] = 250
     lines = make_lines([_southward(), [(X - 50, Y - 50), (X + 50, Y - 150)]])
-    expected = [95, 50 * np.sqrt(2)]
-    assert _distances(lines, [path]) == pytest.approx(expected, abs=1e-5)
-    levels[10] = 150  # 125 is three quarters of the way from 50 to 150
+    step = 10 * 0.002  # contours lie at 124.5 of 250
+    path = make_shore(levels, "p.tif", scale=1 / 250)
+    assert _distances(lines, [path]) == pytest.approx([95, 50 * np.sqrt(2)], abs=step)
+    levels[10] = 175
     path = make_shore(levels, "q.tif", scale=1 / 250)
-    assert _distances(lines, [path])[0] == pytest.approx(97.5, abs=1e-5)
+    assert _distances(lines, [path])[0] == pytest.approx(98, abs=step)
+
+
+def test_a_probability_and_its_contour_are_crossed_at_the_same_places(
+    make_lines, make_shore, tmp_path
+):
+    """Along lines through pixel centres, on rows and on columns."""
+    levels = np.random.default_rng(5).integers(0, 251, (40, 40)).astype(np.uint8)
+    path = make_shore(levels, "p.tif", scale=1 / 250)
+    vectorize(path, shoreline=True).shorelines.to_file(tmp_path / "lines.gpkg")
+    centres = X - 200 + 5 + 10 * np.arange(1, 39), Y - 5 - 10 * np.arange(1, 39)
+    down = [[(x, Y - 20), (x, Y - 380)] for x in centres[0]]
+    across = [[(X - 180, y), (X + 180, y)] for y in centres[1]]
+    lines = make_lines([*down, *across])
+    for pick in ("first", "last"):
+        one, two = (
+            _distances(lines, [shore], pick=pick) for shore in (path, tmp_path / "lines.gpkg")
+        )
+        assert one == pytest.approx(two, abs=1e-3)
 
 
 def test_bilinear_between_four_centres(make_lines, make_shore):
