@@ -70,7 +70,7 @@ class RunConfig(BaseModel):
     """Name of a model that ships, or path of a model file."""
     output: Path = Path("out")
     """Folder of the outputs; made if it is not there."""
-    name: str | None = Field(default=None, pattern=r"^[^/\\]+$")
+    name: str | None = None
     """What the outputs' names begin with; None takes the scene's."""
     bands: tuple[str, ...] | None = None
     """Names of all bands in file order; None finds them out."""
@@ -144,6 +144,13 @@ class RunConfig(BaseModel):
         if re.match(r"[A-Za-z][\w+.-]+:/|/vsi", str(output)):
             raise ValueError("outputs are written to a folder; copy them to object storage after")
         return output
+
+    @field_validator("name")
+    @classmethod
+    def _names_no_folder(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[^/\\]+", name):
+            raise ValueError("what files' names begin with is not empty and has no / or \\")
+        return name
 
     @classmethod
     def of(cls, **options: Any) -> RunConfig:
@@ -388,7 +395,11 @@ def _warn_of_pixel_size(scene: Scene, spec: ModelSpec) -> None:
     """Say so where pixels are clearly finer or coarser than those that the model learned."""
     if scene.grid.crs is None:
         return
-    size, (least, most) = float(np.sqrt(np.median(scene.grid.pixel_areas()))), spec.gsd
+    areas = scene.grid.pixel_areas()
+    on_earth = areas[areas > 0]
+    if not len(on_earth):
+        return
+    size, (least, most) = float(np.sqrt(np.median(on_earth))), spec.gsd
     if not least / _SLACK <= size <= most * _SLACK:
         warnings.warn(
             f"{scene.uri} has pixels of {size:.3g} m, and the model {spec.name} learned from "

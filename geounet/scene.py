@@ -77,7 +77,7 @@ class Grid:
         With a CRS it is measured on the ellipsoid (Karney 2013, doi:10.1007/s00190-012-0578-z) at
         33 rows of the scene's middle column and interpolated between them, so that it is right in
         a geographic or a conformal CRS too. A local CRS is flat, in its own units; without a CRS
-        units are taken as metres.
+        units are taken as metres. What lies beyond the Earth, as around a full disk, has none.
         """
         if self.crs is None:
             return np.full(self.height, abs(self.transform.determinant))
@@ -95,7 +95,8 @@ class Grid:
         geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
         lon, lat = to_lonlat.transform(x, y)
         areas = [abs(geod.polygon_area_perimeter(*ring)[0]) for ring in zip(lon, lat, strict=True)]
-        return np.asarray(np.interp(np.arange(self.height) + 0.5, at, areas))
+        known = np.nan_to_num(areas, nan=0.0)
+        return np.asarray(np.interp(np.arange(self.height) + 0.5, at, known))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -536,19 +537,32 @@ def open_scene(
             masked=_has_mask(source, names),
             block=product.block or source.block_shapes[0],
         )
-        if nodata is not None and not _can_be(nodata, np.dtype(source.dtypes[0])):
-            raise ConfigError(
-                f"--nodata must be a number that a pixel can hold; got {nodata:g}, and {uri} is "
-                f"{source.dtypes[0]}."
-            )
-        if len(set(source.dtypes)) > 1:
-            raise SceneError(
-                f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
-            )
+        _check_source(source, uri, nodata)
         points = bool(source.gcps[0])
     _warn_of_assumptions(scene, points=points)
     scene = replace(scene, clouds=_clouds_of(scene, cloud_mask, cloud_rule))
     return _part_of(scene, window, bbox, bbox_crs, geometry)
+
+
+def _check_source(
+    source: rasterio.DatasetReader | CubeReader, uri: str, nodata: float | None
+) -> None:
+    """Refuse what no mask could be made of, though GDAL opens it."""
+    if nodata is not None and not _can_be(nodata, np.dtype(source.dtypes[0])):
+        raise ConfigError(
+            f"--nodata must be a number that a pixel can hold; got {nodata:g}, and {uri} is "
+            f"{source.dtypes[0]}."
+        )
+    if len(set(source.dtypes)) > 1:
+        raise SceneError(
+            f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
+        )
+    if source.crs is not None and pyproj.CRS.from_user_input(source.crs).is_geocentric:
+        raise SceneError(
+            f"a scene's CRS must be a map's or in longitude and latitude; {uri} has the geocentric "
+            f"{pyproj.CRS.from_user_input(source.crs).name}. Set the right one, with gdal_edit.py "
+            f"-a_srs, or warp it."
+        )
 
 
 def _can_be(number: float, dtype: np.dtype[Any]) -> bool:
@@ -654,12 +668,14 @@ def _decide(product: Product, scale: float | None, offset: float | None) -> Radi
 def _warn_of_assumptions(scene: Scene, *, points: bool) -> None:
     """Warn of what had to be assumed; `points` says that ground control points place the scene."""
     if scene.grid.crs is None:
+        a, b, _, d, e, *_ = scene.grid.transform
+        size = f"{abs(a * e - b * d):g} m2"
         warnings.warn(
             f"{scene.uri} is placed by ground control points alone, which are not followed: the "
-            f"outputs have no CRS, and areas are in pixels. Warp it first, with gdalwarp."
+            f"outputs have no CRS, and areas count a pixel as {size}. Warp it first, with gdalwarp."
             if points
-            else f"{scene.uri} has no CRS: the outputs have none either, and areas are in squared "
-            f"pixel units of its transform.",
+            else f"{scene.uri} has no CRS: the outputs have none either, and areas count a pixel "
+            f"as {size}, its transform's units taken for metres.",
             GeounetWarning,
             stacklevel=3,
         )

@@ -756,6 +756,20 @@ def test_pixels_of_another_size_than_the_model_learned_are_told(make_water, mode
     assert [text in str(warning.message) for warning in caught] == [True] * told
 
 
+def test_rows_beyond_the_pole_add_nothing(make_water, model, tmp_path):
+    step = 2e-4
+    path, expected = make_water(
+        50, 40, crs="EPSG:4326", transform=Affine(step, 0, 0, 0, -step, 90 + 9.5 * step)
+    )
+    with pytest.warns(GeounetWarning, match=r"has pixels of 0\.1\d+ m"):
+        result = run(path, output=tmp_path / "out", polygons=False)
+    rows = pipeline.open_scene(path).grid.pixel_areas()
+    assert not rows[:9].any()
+    assert rows[10:].all()
+    water = ((expected == 1).sum(axis=1) * rows).sum() / 1e6
+    assert result.area_km2["water"] == pytest.approx(water) > 0
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_scene_without_a_crs(make_water, model, tmp_path):
     path, expected = make_water(50, 40, crs=None, transform=Affine(2, 0, 0, 0, -2, 0))
@@ -909,6 +923,13 @@ def test_outputs_go_to_folders_and_not_to_object_storage(output):
     for told in (output, Path(output)):
         with pytest.raises(ConfigError, match=r"output: .*copy them to object storage after; got"):
             RunConfig.of(output=told)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..\\b", "/"])
+def test_names_of_outputs_lead_to_no_other_folder(name):
+    with pytest.raises(ConfigError, match=r"name: .*not empty and has no / or \\; got"):
+        RunConfig.of(name=name)
+    assert RunConfig.of(name="a,b é").name == "a,b é"
 
 
 @pytest.mark.parametrize("output", ["out", "C:/out", "a:b/c", "/data/s3/out", "in/vsis3/x"])

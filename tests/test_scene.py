@@ -69,13 +69,14 @@ def test_a_file_with_ground_control_points_alone_is_told_so(tmp_path):
     ) as file:
         file.write(_numbers(9, 9))
         file.descriptions, file.scales = GRN, (1e-4,) * 3
-    with pytest.warns(GeounetWarning, match=r"a.tif is placed by ground control points alone"):
+    alone = r"a.tif is placed by ground control points alone.*a pixel as 1 m2"
+    with pytest.warns(GeounetWarning, match=alone):
         assert open_scene(tmp_path / "a.tif").grid.crs is None
 
 
 def test_a_file_without_a_crs_works_and_warns(make_raster):
     path = make_raster(_numbers(), crs=None, **TOLD)
-    with pytest.warns(GeounetWarning, match=r"scene.tif has no CRS.*squared pixel units"):
+    with pytest.warns(GeounetWarning, match=r"scene.tif has no CRS.*a pixel as 100 m2, its"):
         scene = open_scene(path)
     assert scene.grid.crs is None
     assert np.array_equal(_read(scene).dn, _numbers())
@@ -433,7 +434,21 @@ def test_areas_of_a_scene_far_from_its_zones_middle():
     assert area == pytest.approx(100 / factors.areal_scale, rel=1e-6)
 
 
+def test_rows_beyond_the_pole_have_no_area():
+    grid = Grid(CRS.from_epsg(4326), Affine(0.1, 0, 0, 0, -0.1, 90.2), 4, 6)
+    areas = grid.pixel_areas()
+    assert areas[:2].tolist() == [0, 0]
+    for row in (2, 3, 5):
+        assert areas[row] == pytest.approx(_cell_area(grid, row), rel=1e-5)
+
+
 # -- what is refused -------------------------------------------------------------------------------
+
+
+def test_a_geocentric_crs_has_no_pixels(make_raster):
+    path = make_raster(_numbers(), crs="EPSG:4978", **TOLD)
+    with pytest.raises(SceneError, match=r"map's or in longitude.*geocentric WGS 84.*-a_srs"):
+        open_scene(path)
 
 
 def test_a_missing_file():
