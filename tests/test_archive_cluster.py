@@ -1,5 +1,8 @@
 """How machines are shared out, and what travels to workers."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -116,3 +119,19 @@ def test_no_scheduler_there(scheduler):
         gather(scheduler, patience=0.5),
     ):
         pass
+
+
+def test_a_script_runs_once_though_it_guards_nothing(tmp_path):
+    """Without ``if __name__ == "__main__":`` workers would run it again as they come up."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('run', flush=True)\n"
+        "from geounet.archive.cluster import gather\n"
+        "with gather(workers=1) as team:\n"
+        "    print(team.client.submit(sum, [1, 2]).result(), flush=True)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, env=env, check=True
+    )
+    assert done.stdout.split() == ["run", "3"]

@@ -554,6 +554,7 @@ def test_a_folder_that_cannot_be_written_to(call, scene, network, tmp_path, dry)
         ("run", "scene.tif", "--blend", "hanning"),
         ("run", "scene.tif", "--format", "shp"),
         ("segment", "scene.tif"),
+        ("rum", "scene.tif"),
     ],
 )
 def test_wrong_use_exits_with_two_and_says_how(call, arguments):
@@ -561,7 +562,8 @@ def test_wrong_use_exits_with_two_and_says_how(call, arguments):
     assert (code, said) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("geounet: error: ")
-    assert line.endswith(f"See geounet{' run' * (arguments[0] == 'run')} --help.")
+    assert line.endswith(f" See geounet{' run' * (arguments[0] == 'run')} --help.")
+    assert not re.search(r"\?\.|Value error|Input should|\.\. See", line)
 
 
 @pytest.mark.parametrize("command", ["info", "models"])

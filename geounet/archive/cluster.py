@@ -19,6 +19,7 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -344,8 +345,32 @@ _PATIENT = {
 }
 
 
+@contextmanager
+def _workers_that_leave_scripts_alone() -> Iterator[None]:
+    """Start workers without the script that the user runs.
+
+    A process that is spawned runs its parent's script again. One that calls `batch` without
+    ``if __name__ == "__main__":`` would begin its batch anew in each worker, and none would come
+    up. Tasks are geounet's own and need nothing of the script.
+    """
+    prepare = spawn.get_preparation_data
+
+    def without_script(name: str) -> dict[str, Any]:
+        data = prepare(name)
+        if name.startswith("Dask Worker"):
+            data = {key: value for key, value in data.items() if not key.startswith("init_main")}
+        return data
+
+    spawn.get_preparation_data = without_script
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
+
+
 def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
     stack.enter_context(dask.config.set(_PATIENT))
+    stack.enter_context(_workers_that_leave_scripts_alone())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")
         cluster = stack.enter_context(_LocalTeam(layout, "127.0.0.1:8787"))

@@ -72,7 +72,10 @@ def _say_usage(error: Any) -> None:
         return
     command = error.ctx.command_path if error.ctx else "geounet"
     said = " ".join(error.format_message().split()).rstrip(".")
-    typer.echo(f"geounet: error: {said}. See {command} --help.", err=True)
+    for words, plain in ((": Value error, ", ": "), (": Input should be ", ": must be ")):
+        said = said.replace(words, plain)  # pydantic's, which Typer asks
+    end = "" if said.endswith("?") else "."
+    typer.echo(f"geounet: error: {said}{end} See {command} --help.", err=True)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
