@@ -129,6 +129,54 @@ def test_a_hollow_point_is_a_day_that_was_hardly_seen(tmp_path) -> None:
     assert list(drawn["#2166ac"]) == [date(2023, 5, 1)]
 
 
+def test_a_scene_is_disturbed_in_all_ways(make_raster, network, capsys) -> None:
+    random = np.random.default_rng(1)
+    water = np.kron(random.random((8, 9)) < 0.5, np.ones((7, 7), bool))
+    bands = random.integers(900, 1100, (6, *water.shape)).astype(np.uint16)
+    bands[3:] += np.where(water, 0, 1000).astype(np.uint16)
+    bands[4:, water] -= 500
+    names = ("blue", "green", "red", "nir", "swir16", "swir22")
+    scene = make_raster(bands, "scene.tif", descriptions=names)
+    label = make_raster(np.stack([water * 0, water]).astype(np.uint8), "label.tif")
+    script = runpy.run_path(str(PIPELINES / "disturb.py"))
+    script["main"]([str(scene), str(label), "--label-band", "2", "--model", str(network)])
+    head, _, *lines = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+    )
+    assert head == ["change", "6", "4", "MNDWI > 0"]
+    scores = {name: [float(cell) for cell in cells] for name, *cells in lines}
+    assert len(scores) == len(lines) == 15
+    codes = geounet.segment(bands, names, scale=1e-4, offset=0.0, model=str(network))
+    alike = round(((codes == 1) & water).sum() / ((codes == 1) | water).sum(), 3)
+    assert scores["none"] == [alike, alike, 1.0]
+    index = {name: row[2] for name, row in scores.items()}
+    for change in ("gaps as of Landsat 7", "all bands 0.4", "interpolated", "noise"):
+        (found,) = (score for name, score in index.items() if name.startswith(change))
+        assert found > 0.93  # an index bears these
+    assert index["bands shifted by up to a pixel"] < 0.9
+
+
+def test_disturbed_labels_go_with_their_pixels() -> None:
+    script = runpy.run_path(str(PIPELINES / "disturb.py"))
+    random = np.random.default_rng(2)
+    label = random.choice(np.array([0, 1, 255], np.uint8), (60, 80), p=[0.5, 0.45, 0.05])
+    pixels = np.broadcast_to((label == 1).astype(np.float32), (2, *label.shape))
+    bands, truth = script["gaps"](pixels, label)
+    missing = np.isnan(bands[0])
+    assert 0.1 < missing.mean() < 0.4
+    assert not missing[:, 40].any()
+    assert (truth == np.where(missing, 255, label)).all()
+    bands, truth = script["coarser"](pixels, label, times=3)
+    assert bands.shape == (2, 20, 26)
+    known = truth != 255
+    assert (known == (label[:60, :78].reshape(20, 3, 26, 3) != 255).all(axis=(1, 3))).all()
+    assert (truth[known] == (bands[0][known] >= 0.5)).all()
+    bands, truth = script["finer"](pixels, label)
+    assert bands.shape == (2, 120, 160)
+    assert (truth[1::2, ::2] == label).all()
+
+
 def test_a_slurm_job_is_built() -> None:
     asked = ["--partition", "fast", "--cores", "6", "--memory", "12GiB", "--gpu", "--dry-run"]
     done = subprocess.run(
