@@ -14,7 +14,7 @@ from distributed import LocalCluster
 
 import geounet
 from geounet.archive import Manifest
-from geounet.archive.cluster import _PATIENT
+from geounet.archive.cluster import _SETTINGS
 from geounet.archive.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def two_workers(*, settings: dict[str, Any] = _PATIENT, **options: Any) -> Iterator[str]:
+def two_workers(*, settings: dict[str, Any] = _SETTINGS, **options: Any) -> Iterator[str]:
     """The TCP address of a cluster of two worker processes, by default with a batch's settings."""
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", **options}
     with dask.config.set(settings), LocalCluster(silence_logs=50, **options) as cluster:

@@ -13,7 +13,7 @@ from models import tiny_model
 import geounet
 from geounet import pipeline
 from geounet.archive import cluster as clusters
-from geounet.archive.cluster import _PATIENT
+from geounet.archive.cluster import _SETTINGS
 from geounet.errors import ConfigError
 
 resource = pytest.importorskip("resource")
@@ -213,7 +213,7 @@ def test_scenes_that_wait_in_a_worker_that_dies_are_not_blamed(batch, inputs, tm
 def test_a_clusters_own_retries_count(batch, inputs, tmp_path):
     """Dask gives a task to four workers, one after another, where nothing else is said."""
     make_scene(inputs / "deadly.tif", seed=9, height=80, width=80)
-    own = {**_PATIENT, "distributed.scheduler.allowed-failures": 3}
+    own = {**_SETTINGS, "distributed.scheduler.allowed-failures": 3}
     with two_workers(settings=own) as address:
         result, events = batch(scheduler=address, retries=1, extras=(_die,))
     assert (result.done, result.failed) == (4, 1)

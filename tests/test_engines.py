@@ -2,6 +2,8 @@ import hashlib
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import openvino as ov
@@ -9,7 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from geounet.engines import choice, choose_engine, open_engine, openvino_engine, resolve_device
+from geounet.engines import (
+    choice,
+    choose_engine,
+    keeping,
+    open_engine,
+    openvino_engine,
+    resolve_device,
+    use_threads,
+)
 from geounet.engines.openvino_engine import (
     DIGEST_KEY,
     OpenVinoEngine,
@@ -232,9 +242,9 @@ def _model(**changes):
     return Model(spec, build_network(spec).eval(), "test")
 
 
-def _scene(height, width, dtype="uint16"):
+def _scene(height, width, dtype="uint16", seed=8):
     """Numbers as stored, a good part of them not observed; NaN there where there can be."""
-    random = np.random.default_rng(8)
+    random = np.random.default_rng(seed)
     observed = random.random((height, width)) < 0.8
     dn = random.integers(0, 250 if dtype == "uint8" else 9000, (3, height, width)).astype(dtype)
     if dtype.startswith("float"):
@@ -502,6 +512,88 @@ def test_a_damaged_network_is_refused(beside, suffix):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"not a whole OpenVINO network.*--engine torch"):
         _first(model, "openvino")
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Counts how often OpenVINO compiles a network; none is kept from before."""
+    counted = []
+    make = OpenVinoEngine._make
+
+    def count(engine, *arguments):
+        counted.append(arguments)
+        return make(engine, *arguments)
+
+    keeping.forget()
+    monkeypatch.setattr(OpenVinoEngine, "_make", count)
+    yield counted
+    keeping.forget()
+
+
+def test_a_network_in_a_file_is_compiled_once_for_all_scenes(beside, compiled):
+    first = _first(load_model(beside), "openvino")
+    assert np.array_equal(_first(load_model(beside), "openvino"), first)
+    assert len(compiled) == 1
+    keeping.forget()
+    assert np.array_equal(_first(load_model(beside), "openvino"), first)
+    assert len(compiled) == 2
+
+
+def _rewritten(model):
+    """The same network, written anew by another model file under the same name."""
+    with torch.no_grad():
+        model.network.body.head.bias.add_(0.5)
+    _write(convert_network(model), model, "float")
+    return {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: {"inputs": replace(MATCHED, gain=tuple(2 * g for g in MATCHED.gain))},
+        lambda model: {"model": replace(model, spec=_spec(temperature=2.0))},
+        lambda _: {"engine": "openvino-int8"},
+        lambda _: {"batch": 3},
+        lambda _: use_threads(1) or {},
+        _rewritten,
+    ],
+    ids=["inputs", "spec", "precision", "batch", "threads", "file"],
+)
+def test_another_network_is_compiled_where_anything_differs(beside, compiled, monkeypatch, change):
+    monkeypatch.setattr("geounet.engines.threads._told", {"count": 2})
+    model = load_model(beside)
+    usual = {"model": model, "inputs": MATCHED, "device": "cpu", "engine": "openvino", "batch": 2}
+    for differs in (lambda _: {}, change):
+        opened = open_engine(**usual | differs(model))
+        next(opened.predict(*_scene(32, 32), Axis(32, 32, 0)))
+    assert len(compiled) == 2
+
+
+def test_a_network_in_memory_is_compiled_for_each_scene(compiled):
+    """It may have learned meanwhile."""
+    model = _model()
+    before = _first(model, "openvino")
+    with torch.no_grad():
+        model.network.body.head.bias.add_(torch.tensor([3.0, -3.0]))
+    assert not np.allclose(_first(model, "openvino"), before)
+    assert len(compiled) == 2
+
+
+def test_threads_share_a_network_and_get_what_is_theirs(beside):
+    model, cols = load_model(beside), Axis(200, 32, 8)
+    rows = [_scene(32, 200, seed=seed) for seed in range(4)]
+    alone = [
+        _scores(open_engine(model, MATCHED, device="cpu", engine="openvino"), *row, cols)[1]
+        for row in rows
+    ]
+
+    def predict(row):
+        opened = open_engine(load_model(beside), MATCHED, device="cpu", engine="openvino")
+        return [_scores(opened, *row, cols)[1] for _ in range(5)]
+
+    with ThreadPoolExecutor(len(rows)) as pool:
+        for expected, found in zip(alone, pool.map(predict, rows), strict=True):
+            assert all(np.array_equal(scores, expected) for scores in found)
 
 
 # -- the networks that ship ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from geounet.blending import StripBlender
+from geounet.engines import keeping
 from geounet.engines import ladder as ladder_module
 from geounet.engines.ladder import Ladder, is_out_of_memory, open_ladder, suited_batch
 from geounet.errors import GeounetWarning, ModelError
@@ -115,6 +116,16 @@ def test_the_batch_is_halved_until_it_fits_and_stays_so(row, room, left, caplog)
         warnings.simplefilter("error")
         assert _same(list(ladder.predict(*row, COLS)), row)
     assert max(engine.tries) <= room
+
+
+def test_what_is_kept_for_later_goes_where_memory_runs_out(row):
+    keeping.forget()
+    keeping.keep("a network", object)
+    list(_ladder({"cpu": 8})[0].predict(*row, COLS))
+    assert keeping._kept
+    with pytest.warns(GeounetWarning, match="with 8 windows"):
+        list(_ladder({"cpu": 7})[0].predict(*row, COLS))
+    assert not keeping._kept
 
 
 def test_windows_that_were_given_out_are_not_given_again(row):

@@ -28,6 +28,8 @@ import rasterio.env
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.scheduler import DEFAULT_EXTENSIONS
+from distributed.spans import SpansSchedulerExtension
 from distributed.system import MEMORY_LIMIT
 
 from geounet.engines import count_gpus
@@ -270,6 +272,15 @@ class Team:
         return int(sum(worker["nthreads"] for worker in workers))
 
 
+class _NoSpans(SpansSchedulerExtension):  # type: ignore[misc] # distributed has no types
+    """Keeps nothing; Dask's own keeps a dict for every task that was ever submitted."""
+
+    def observe_tasks(self, *_: object, **__: object) -> dict[str, Any]:
+        return {}
+
+    def heartbeat(self, *_: object) -> None: ...
+
+
 class _LocalTeam(LocalCluster):  # type: ignore[misc] # distributed has no types
     """Worker processes on this machine, each with its GPU."""
 
@@ -283,6 +294,7 @@ class _LocalTeam(LocalCluster):  # type: ignore[misc] # distributed has no types
             dashboard_address=dashboard,
             resources={GPU: 1} if layout.gpus else {},
             silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"extensions": {**DEFAULT_EXTENSIONS, "spans": _NoSpans}},
         )
         self.scale(layout.workers)
 
@@ -336,12 +348,19 @@ def _forget(client: Client, settings: _Settings) -> None:
         client.unregister_worker_plugin(settings.name)
 
 
-_PATIENT = {
+_SETTINGS = {
     # A worker that dies is reported at once and not tried again behind the manifest's back.
     "distributed.scheduler.allowed-failures": 0,
     # Loading torch on a busy machine takes longer than the 15 s after which Dask would give up a
     # worker that is started anew.
     "distributed.deploy.lost-worker-timeout": "10 minutes",
+    # Dask has freed pages given back at once: arrays of a scene's rows are taken again and again,
+    # and finding new pages for each cost a seventh of a small scene's processor time.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    # A hundred looks a second at what each thread does, kept for half an hour; nobody reads them.
+    "distributed.worker.profile.enabled": False,
+    # Five minutes of what the machine did, rather than an hour.
+    "distributed.admin.system-monitor.log-length": 600,
 }
 
 
@@ -369,7 +388,7 @@ def _workers_that_leave_scripts_alone() -> Iterator[None]:
 
 
 def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
-    stack.enter_context(dask.config.set(_PATIENT))
+    stack.enter_context(dask.config.set(_SETTINGS))
     stack.enter_context(_workers_that_leave_scripts_alone())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")

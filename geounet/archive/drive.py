@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dask.utils import key_split
 from distributed import KilledWorker
 
 from geounet.archive.catalogue import ItemWriter
@@ -385,6 +386,7 @@ class Drive:
 
     def _show(self) -> None:
         """Let readers of the manifest see where scenes are."""
+        key_split.cache_clear()  # Dask remembers the names of a hundred thousand tasks, 170 B each
         flying = {self._flying[key].scene.id: stage for key, stage in self._stages.items()}
         self._manifest.show(flying)
 

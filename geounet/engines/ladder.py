@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from geounet.engines.choice import open_engine
+from geounet.engines.keeping import forget
 from geounet.errors import GeounetWarning, ModelError
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ class Ladder:
 
 
 def _free_cache() -> None:
-    """Give back what torch keeps for later, which may be in pieces too small for the next try."""
+    """Give back what is kept for later: torch's may be in pieces too small for the next try."""
+    forget()
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         torch.cuda.empty_cache()

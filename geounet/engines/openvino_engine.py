@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections import deque
 from copy import deepcopy
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,13 @@ from openvino import opset13 as ops
 
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
+from geounet.engines.keeping import keep
 from geounet.engines.rewriting import lighten
 from geounet.engines.threads import usual_threads
 from geounet.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -213,24 +215,44 @@ class OpenVinoEngine:
                 request.wait()
 
     def _compile(self, dtype: np.dtype[Any], size: tuple[int, int]) -> ov.CompiledModel:
-        """The network for windows of one size, made at the first of them."""
+        """The network for windows of one size, made at the first of them or by an earlier engine.
+
+        One in memory may be trained on, so that only those in files are shared between engines.
+        """
         key = (dtype, size)
         if key not in self._compiled:
-            pad, frame = padding(self._spec, *size), 2 * self._spec.margin
-            shape = (size[0] + pad[0] + frame, size[1] + pad[1] + frame)
-            network = (
-                _read_compiled(self._file, self._model, *shape)
-                if self._file
-                else convert_network(self._model, *shape)
-            )
-            whole = _surround(network, self._spec, self._inputs, dtype)
             settings = {
                 "NUM_STREAMS": self.batch,
                 "INFERENCE_NUM_THREADS": usual_threads(),
                 "INFERENCE_PRECISION_HINT": self._numbers,
             }
-            self._compiled[key] = ov.Core().compile_model(whole, "CPU", settings)
+            make = partial(self._make, dtype, size, settings)
+            self._compiled[key] = (
+                keep((*key, *settings.values(), *self._identity(self._file)), make)
+                if self._file
+                else make()
+            )
         return self._compiled[key]
+
+    def _identity(self, file: Path) -> tuple[Hashable, ...]:
+        """What else decides what a network in a file computes."""
+        files = (file, file.with_suffix(".bin"))
+        there = [path.stat() for path in files if path.is_file()]
+        seen = tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in there)
+        return (file, seen, self._model.digest, self._spec.model_dump_json(), self._inputs)
+
+    def _make(
+        self, dtype: np.dtype[Any], size: tuple[int, int], settings: dict[str, Any]
+    ) -> ov.CompiledModel:
+        pad, frame = padding(self._spec, *size), 2 * self._spec.margin
+        shape = (size[0] + pad[0] + frame, size[1] + pad[1] + frame)
+        network = (
+            _read_compiled(self._file, self._model, *shape)
+            if self._file
+            else convert_network(self._model, *shape)
+        )
+        whole = _surround(network, self._spec, self._inputs, dtype)
+        return ov.Core().compile_model(whole, "CPU", settings)
 
     def decide(
         self, scores: NDArray[np.float32], observed: NDArray[np.bool_], threshold: float = 0.5
