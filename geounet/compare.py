@@ -11,6 +11,8 @@ A mask on the grid's own lattice is read as it is; another is warped, by the nea
 from __future__ import annotations
 
 import math
+import os
+import re
 import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -24,11 +26,12 @@ import shapely
 from affine import Affine
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 import geounet
+from geounet import remote
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import (
     CLASSES,
@@ -48,6 +51,7 @@ from geounet.outlines import (
     reshaped,
     table_of,
 )
+from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.scene import Grid
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
@@ -55,7 +59,6 @@ from geounet.vector_files import save
 from geounet.vectors import Polygonizer, coverage, pyproj_crs, stretches
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import geopandas as gpd
@@ -70,7 +73,7 @@ __all__ = [
     "check_codes",
     "grid_of",
     "mosaic",
-    "open_raster",
+    "neighbour",
 ]
 
 Bytes: TypeAlias = "NDArray[np.uint8]"
@@ -107,23 +110,6 @@ _SPREAD = 100
 # -- masks and their place on a grid ---------------------------------------------------------------
 
 
-def open_raster(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
-    """Open a raster, quiet about a missing georeference.
-
-    Raises:
-        SceneError: it cannot be opened.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            return rasterio.open(path)
-        except (RasterioError, OSError) as error:
-            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-            raise SceneError(
-                f"a mask must be a raster that GDAL opens; {path}: {reason}."
-            ) from error
-
-
 def grid_of(source: rasterio.DatasetReader) -> Grid:
     """The grid of an open raster."""
     return Grid(source.crs, source.transform, source.width, source.height)
@@ -131,10 +117,10 @@ def grid_of(source: rasterio.DatasetReader) -> Grid:
 
 def _mask_grid(path: str | os.PathLike[str]) -> Grid:
     """The grid of a file that must be a mask."""
-    with open_raster(path) as source:
+    with open_raster(path, what="mask") as source:
         if source.dtypes != ("uint8",) or source.scales[0] != 1:
             raise SceneError(
-                f"a mask has one uint8 band of codes; {path} has {source.count} of type "
+                f"a mask has one uint8 band of codes; {shown(path)} has {source.count} of type "
                 f"{', '.join(sorted(set(source.dtypes)))} with scale {source.scales[0]:g}."
             )
         return grid_of(source)
@@ -163,7 +149,7 @@ class _Placed:
             SceneError: the file cannot be read.
         """
         try:
-            with open_raster(self.path) as source:
+            with open_raster(self.path, what="mask") as source:
                 if self.offset is not None:
                     return self._read_lattice(source, self.offset, rows)
                 return self._read_warped(source, rows)
@@ -177,7 +163,7 @@ class _Placed:
         top, bottom = max(rows[0], self.rows[0]), min(rows[1], self.rows[1])
         if top < bottom:
             area = Window(self.cols[0] - offset[1], top - offset[0], out.shape[1], bottom - top)
-            out[top - rows[0] : bottom - rows[0]] = source.read(1, window=area)
+            out[top - rows[0] : bottom - rows[0]] = read_band(source, area)
         return out
 
     def _read_warped(self, source: rasterio.DatasetReader, rows: tuple[int, int]) -> Bytes:
@@ -192,7 +178,8 @@ class _Placed:
         }
         area = Window(self.cols[0], rows[0], self.cols[1] - self.cols[0], rows[1] - rows[0])
         with WarpedVRT(source, **options) as warped:
-            return np.asarray(warped.read(1, window=area))
+            codes: Bytes = remote.attempt(self.path, lambda: warped.read(1, window=area))
+        return codes
 
 
 def _place(path: str | os.PathLike[str], own: Grid, grid: Grid) -> _Placed:
@@ -454,7 +441,8 @@ def _check_overlap(before: object, after: object, placed: _Placed) -> None:
         common = shapely.Polygon(frame).intersection(shapely.box(0, 0, *grid.shape[::-1])).area > 0
     if not common:
         raise SceneError(
-            f"masks must overlap to be compared; {before} and {after} have no pixel in common."
+            f"masks must overlap to be compared; {shown(before)} and {shown(after)} have no pixel "
+            f"in common."
         )
 
 
@@ -507,15 +495,15 @@ def check_codes(codes: Bytes, path: object) -> None:
     if strange:
         raise SceneError(
             f"a mask holds 0 (land), 1 (water), 2 (obscured) and 255 (not observed); "
-            f"{path} holds {strange[0]}."
+            f"{shown(path)} holds {strange[0]}."
         )
 
 
 def _change_writer(path: Path, grid: Grid, before: object, after: object) -> RasterWriter:
     tags = {
         "GEOUNET_VERSION": geounet.__version__,
-        "BEFORE": Path(str(before)).name,
-        "AFTER": Path(str(after)).name,
+        "BEFORE": file_name(before),
+        "AFTER": file_name(after),
     }
     names = {f"CLASS_{code}": name for code, name in CHANGES.items()}
     return RasterWriter(
@@ -738,7 +726,7 @@ def _lower(tags: Mapping[str, str], *names: str) -> dict[str, str]:
 
 
 def _mosaic_tags(masks: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
-    names = ", ".join(Path(path).name for path in masks)
+    names = ", ".join(file_name(path) for path in masks)
     when = _common_time([acquisition_time(path) or "" for path in masks])
     return {
         "GEOUNET_VERSION": geounet.__version__,
@@ -804,7 +792,8 @@ def _check_whole(
     if len(outline) < 4 * (_SIDE_POINTS - 1) or pixels > _SPREAD * grid.width * grid.height:
         name = target.to_string() if target else "none"
         raise ConfigError(
-            f"the mosaic's CRS must hold every mask in one piece; {name} does not hold {path}. "
+            f"the mosaic's CRS must hold every mask in one piece; {name} does not hold "
+            f"{shown(path)}. "
             f"Give --crs one that is made for the place, such as its UTM zone."
         )
 
@@ -813,8 +802,8 @@ def _layers(
     paths: Sequence[str | os.PathLike[str]], grids: Sequence[Grid], grid: Grid, *, needed: bool
 ) -> list[_Layer]:
     """The masks on the mosaic's grid, with their probabilities if all of them have one."""
-    beside = [_probability_beside(Path(path)) for path in paths]
-    bare = [str(path) for path, found in zip(paths, beside, strict=True) if not found]
+    beside = [neighbour(path, "mask", "probability") for path in paths]
+    bare = [shown(path) for path, found in zip(paths, beside, strict=True) if not found]
     if bare and needed:
         raise ConfigError(
             f"a mosaic's probability and contours take NAME_probability.tif beside every "
@@ -834,21 +823,37 @@ def _layers(
     return layers
 
 
-def _probability_beside(mask: Path) -> Path | None:
-    """``NAME_probability.tif`` for ``NAME_mask.tif``, if it is there."""
-    if not mask.stem.endswith("_mask"):
+def neighbour(path: str | os.PathLike[str], own: str, other: str) -> str | None:
+    """``NAME_other.tif`` for ``NAME_own.tif``, if it is there and may be read.
+
+    Raises:
+        SceneError: a server failed, so that nobody knows.
+    """
+    text = os.fspath(path)
+    far = remote.is_remote(text)
+    place, mark, query = text.partition("?") if far else (text, "", "")
+    name, found, suffix = place.rpartition(f"_{own}.")
+    if not found or re.search(r"[./\\]", suffix):
         return None
-    path = mask.with_name(f"{mask.stem.removesuffix('_mask')}_probability{mask.suffix}")
-    return path if path.is_file() else None
+    beside = f"{name}_{other}.{suffix}{mark}{query}"
+    if not far:
+        return beside if Path(beside).is_file() else None
+    try:
+        with open_raster(beside):
+            return beside
+    except SceneError as error:
+        if error.passing:
+            raise
+        return None
 
 
-def _place_probability(path: Path, own: Grid, grid: Grid) -> _Placed:
-    with open_raster(path) as source:
+def _place_probability(path: str, own: Grid, grid: Grid) -> _Placed:
+    with open_raster(path, what="probability") as source:
         fits = source.dtypes == ("uint8",) and math.isclose(source.scales[0], PROBABILITY_SCALE)
         if not fits or grid_of(source) != own:
             raise SceneError(
                 f"a probability is uint8 in steps of 1/250, on the grid of the mask beside it; "
-                f"{path} is not. Make it again, or move it away."
+                f"{shown(path)} is not. Make it again, or move it away."
             )
     return _place(path, own, grid)
 

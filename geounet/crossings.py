@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import geopandas as gpd
@@ -29,11 +30,13 @@ from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geounet.compare import along, check_codes, grid_of, open_raster
+from geounet import remote
+from geounet.compare import along, check_codes, grid_of, neighbour
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
-from geounet.outlines import acquisition_time
+from geounet.outlines import time_of
+from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
 from geounet.vectors import pyproj_crs
@@ -61,6 +64,7 @@ _STEPS = 4
 """Steps by which each square between pixel centres is passed."""
 _MOST_TRANSECTS = 1_000_000
 _NAME_COLUMNS = ("transect", "transect_id", "id", "name")
+_VECTORS = (".gpkg", ".fgb", ".geojson", ".json", ".parquet", ".geoparquet")
 _DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4})(-?)(\d{2})\2(\d{2})(?!\d)")
 
 
@@ -338,6 +342,11 @@ def _read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
     Raises:
         SceneError: it cannot be read, or holds no geometry.
     """
+    if remote.is_remote(str(path)):
+        with TemporaryDirectory() as folder:  # OGR tells some formats by the file's name
+            copy = Path(folder, file_name(path))
+            copy.write_bytes(remote.fetch(str(path)))
+            return _read_vectors(copy)
     try:
         if Path(path).suffix.lower() in (".parquet", ".geoparquet"):
             frame = gpd.read_parquet(path)
@@ -404,18 +413,19 @@ def _meet(
     source: str | os.PathLike[str], paths: list[_Path], crs: pyproj.CRS | None
 ) -> tuple[str, str, list[_Meeting]]:
     """File name, date, and what each transect meets."""
-    name = Path(source).name
-    raster = _raster_or_none(source)
-    if raster is None:
-        shores = _read_vectors(source)
-        when = _date_of_lines(shores) or date_in_name(name)
-        return name, when, _meet_lines(source, shores, paths, crs)
-    try:
-        with raster, rasterio.Env(GDAL_CACHEMAX=256 << 20):
-            when = acquisition_time(source) or date_in_name(name)
+    name = file_name(source)
+    with ExitStack() as stack:
+        raster = _raster_or_none(stack, source)
+        if raster is None:
+            shores = _read_vectors(source)
+            when = _date_of_lines(shores) or date_in_name(name)
+            return name, when, _meet_lines(shown(source), shores, paths, crs)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=256 << 20))
+        try:
+            when = time_of(raster) or date_in_name(name)
             return name, when, _meet_raster(source, raster, paths, crs)
-    except RasterioError as error:
-        raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
+        except RasterioError as error:
+            raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
 
 
 def _date_of_lines(shores: gpd.GeoDataFrame) -> str:
@@ -424,11 +434,17 @@ def _date_of_lines(shores: gpd.GeoDataFrame) -> str:
     return times.pop() if len(times) == 1 else ""
 
 
-def _raster_or_none(source: str | os.PathLike[str]) -> rasterio.DatasetReader | None:
+def _raster_or_none(
+    stack: ExitStack, source: str | os.PathLike[str]
+) -> rasterio.DatasetReader | None:
+    """The open raster, or None where the file may be one of shorelines."""
+    suffix = PurePath(file_name(source)).suffix.lower()
+    if remote.is_remote(str(source)) and suffix in _VECTORS:
+        return None
     try:
-        return open_raster(source)
+        return stack.enter_context(open_raster(source, what="mask"))
     except SceneError:
-        if not Path(source).exists() or Path(source).suffix.lower() in (".tif", ".tiff", ".vrt"):
+        if not Path(source).exists() or suffix in (".tif", ".tiff", ".vrt"):
             raise
         return None
 
@@ -533,20 +549,23 @@ def _meet_raster(
     """Where transects cross the shore of a mask or a water probability."""
     smooth = math.isclose(raster.scales[0], PROBABILITY_SCALE)
     if raster.dtypes != ("uint8",) or not (smooth or raster.scales[0] == 1):
+        types = ", ".join(sorted(set(raster.dtypes)))
         raise SceneError(
             f"a mask (uint8 codes) or a water probability (uint8 in steps of 1/250) is wanted; "
-            f"{source} has {raster.count} bands of type {', '.join(sorted(set(raster.dtypes)))} "
+            f"{shown(source)} has {raster.count} bands of type {types} "
             f"with scale {raster.scales[0]:g}."
         )
     own = pyproj_crs(raster.crs)
     move = _mover(source, own, crs)
     middle = along(raster.transform, np.array([(raster.width / 2, raster.height / 2)]))[0, 0]
-    beside = _mask_beside(source) if smooth else None
+    beside = neighbour(source, "probability", "mask") if smooth else None
     meet = _meet_probability if smooth else _meet_codes
     meetings = []
-    with open_raster(beside) if beside else nullcontext() as mask:
+    with open_raster(beside, what="mask") if beside else nullcontext() as mask:
         if mask and grid_of(mask) != grid_of(raster):
-            raise SceneError(f"{beside} lies on another grid than {source}; move it away.")
+            raise SceneError(
+                f"{shown(beside)} lies on another grid than {shown(source)}; move it away."
+            )
         reader = _Reader(source, raster, mask)
         for path in paths:
             points = move(path.points)
@@ -556,15 +575,6 @@ def _meet_raster(
             inside = np.isfinite(pixels).all()
             meetings.append(meet(reader, path, pixels) if inside else _nothing(path))
     return meetings
-
-
-def _mask_beside(source: str | os.PathLike[str]) -> Path | None:
-    """``NAME_mask.tif`` for ``NAME_probability.tif``, if it is there."""
-    path = Path(source)
-    if not path.stem.endswith("_probability"):
-        return None
-    mask = path.with_name(f"{path.stem.removesuffix('_probability')}_mask{path.suffix}")
-    return mask if mask.is_file() else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -586,9 +596,9 @@ class _Reader:
         if left >= right or top >= bottom:
             return np.empty((0, 0), np.uint8), (0, 0)
         area = Window(left, top, right - left, bottom - top)
-        values = self.raster.read(1, window=area)
+        values = read_band(self.raster, area)
         if self.mask is not None:
-            values[self.mask.read(1, window=area) == 2] = NOT_OBSERVED
+            values[read_band(self.mask, area) == 2] = NOT_OBSERVED
         return values, (top, left)
 
 

@@ -9,8 +9,8 @@ Clean-up looks at whole polygons and works in pixels, so that it means the same 
 
 from __future__ import annotations
 
+import os
 import re
-import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import geopandas as gpd
 import numpy as np
 import pyproj
-import rasterio
 import shapely
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geounet import remote
 from geounet.contours import Contourer, ContourPolygons, level_of
 from geounet.errors import ConfigError, SceneError
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.smoothing import smoothed
 from geounet.timing import Progress
 from geounet.vector_files import check_writable, save
@@ -45,9 +45,9 @@ from geounet.vectors import (
 )
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Mapping
 
+    import rasterio
     from affine import Affine
 
     from geounet.vector_files import Format, Layer
@@ -62,6 +62,7 @@ __all__ = [
     "check_crs",
     "reshaped",
     "table_of",
+    "time_of",
     "vectorize",
     "vectorize_to_files",
 ]
@@ -707,12 +708,13 @@ def acquisition_time(path: str | os.PathLike[str]) -> str | None:
 
     TIFF's own date comes last: strictly it is the time when the image was made.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        uri = str(path)
-        env = rasterio.Env(**remote.settings(uri))
-        with env, remote.attempt(uri, lambda: rasterio.open(path)) as source:
-            tags = {**source.tags(ns="IMAGERY"), **source.tags()}
+    with open_raster(path) as source:
+        return time_of(source)
+
+
+def time_of(source: rasterio.DatasetReader) -> str | None:
+    """The same of a raster that is open."""
+    tags = {**source.tags(ns="IMAGERY"), **source.tags()}
     tags = {name.upper(): text for name, text in tags.items()}
     times = (_iso_time(tags.get(name, "")) for name in _TIME_TAGS)
     return next((time for time in times if time), None)
@@ -800,7 +802,7 @@ def _tables(
             )
     except RasterioError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-        raise SceneError(f"{path} cannot be read: {reason}.") from error
+        raise SceneError(f"{shown(path)} cannot be read: {reason}.") from error
 
 
 def vectorize_to_files(
@@ -819,8 +821,8 @@ def vectorize_to_files(
 
     Args:
         path: As for `vectorize`.
-        output: File of the polygons; by default beside the raster, under its name. Shorelines
-            get the same name with "_shoreline".
+        output: File of the polygons; by default beside the raster, under its name, of a remote
+            raster in the folder one is in. Shorelines get the same name with "_shoreline".
         probability: As for `vectorize`.
         shaping: As for `vectorize`.
         shoreline: As for `vectorize`.
@@ -837,8 +839,7 @@ def vectorize_to_files(
         ConfigError: As `vectorize`, or if the format is unknown.
         OutputError: If a file exists and may not be replaced, or cannot be written.
     """
-    path = Path(path)
-    target = Path(output) if output else path.with_suffix(f".{format or 'gpkg'}")
+    target = Path(output) if output else _beside(os.fspath(path), format or "gpkg")
     paths = {"polygons": target}
     if shoreline:
         paths["shoreline"] = target.with_name(f"{target.stem}_shoreline{target.suffix}")
@@ -857,35 +858,40 @@ def vectorize_to_files(
     return paths
 
 
+def _beside(path: str, suffix: str) -> Path:
+    """Where polygons of a raster go: beside it, of a remote one into the folder one is in."""
+    if remote.is_remote(path):
+        return Path(f"{remote.stem(path)}.{suffix}")
+    return Path(path).with_suffix(f".{suffix}")
+
+
 def _open_pair(
     stack: ExitStack, path: str | os.PathLike[str], probability: str | os.PathLike[str] | None
 ) -> tuple[rasterio.DatasetReader, rasterio.DatasetReader | None]:
     """The mask and the probability; without a mask the probability twice."""
-    first = stack.enter_context(_open(path))
+    first = _open(stack, path)
     if _is_probability(first):
         if probability is not None:
-            raise ConfigError(f"{path} is a probability already; give a mask, or it alone.")
+            raise ConfigError(f"{shown(path)} is a probability already; give a mask, or it alone.")
         return first, first
     if probability is None:
         return first, None
-    second = stack.enter_context(_open(probability))
+    second = _open(stack, probability)
     if (second.shape, second.transform, second.crs) != (first.shape, first.transform, first.crs):
-        raise SceneError(f"the mask {path} and the probability {probability} differ in grid.")
+        names = shown(path), shown(probability)
+        raise SceneError(f"the mask {names[0]} and the probability {names[1]} differ in grid.")
     if not _is_probability(second):
-        raise SceneError(f"{probability} is no water probability in steps of 1/250.")
+        raise SceneError(f"{shown(probability)} is no water probability in steps of 1/250.")
     return first, second
 
 
-def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the frame says: no CRS
-        source = rasterio.open(path)
+def _open(stack: ExitStack, path: str | os.PathLike[str]) -> rasterio.DatasetReader:
+    source = stack.enter_context(open_raster(path, what="mask"))
     if source.dtypes != ("uint8",):
         types = ", ".join(sorted(set(source.dtypes)))
-        source.close()
         raise SceneError(
             f"a mask or a probability has one uint8 band; "
-            f"{path} has {source.count} of type {types}."
+            f"{shown(path)} has {source.count} of type {types}."
         )
     return source
 
@@ -910,14 +916,14 @@ def _read(
     least: int,
 ) -> tuple[Bytes, Bytes | None]:
     """Codes and probability of some rows."""
-    rows: Bytes = source.read(1, window=window)
+    rows: Bytes = read_band(source, window)
     if source is not level:
-        return rows, None if level is None else level.read(1, window=window)
+        return rows, None if level is None else read_band(level, window)
     codes = np.where(rows == NOT_OBSERVED, np.uint8(NOT_OBSERVED), rows >= least)
     return codes.astype(np.uint8), rows
 
 
 def _provenance(source: rasterio.DatasetReader) -> dict[str, str]:
     """Scene and time, as a run writes them into the tags of its rasters."""
-    tags = {"SOURCE": Path(source.name).name, **source.tags()}
+    tags = {"SOURCE": file_name(source.name), **source.tags()}
     return {name.lower(): tags[name] for name in ("SOURCE", "ACQUIRED") if tags.get(name)}

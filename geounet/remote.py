@@ -34,6 +34,7 @@ __all__ = [
     "attempt",
     "explain",
     "fetch",
+    "file_name",
     "gdal_path",
     "is_remote",
     "open_url",
@@ -84,6 +85,8 @@ PART_BYTES = 1 << 17
 
 _REMOTE = re.compile(r"(?:^|[+/])(?:https?|s3|gs|az)://|/vsi(?:curl|s3|gs|az)(?:_streaming)?[/?]")
 _USER = re.compile(r"(?<=://)[^/?#\s'\"<>@]*(?:@[^/?#\s'\"<>@]*)*@")
+_INNER_FILE_SYSTEM = re.compile(r"^(?:/vsi\w+/)+(?=\w+://)")
+_NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
 _QUERY = re.compile(r"[?][^\s'\"<>=?]+=[^\s'\"<>]*")
 
 
@@ -103,11 +106,21 @@ def redact(text: str) -> str:
     return _QUERY.sub("", _USER.sub("", text))
 
 
+def file_name(uri: str) -> str:
+    """File name without folder, query and what no file system takes; without a file the host's."""
+    path, host = _path_and_host(uri)
+    return _NOT_IN_NAMES.sub("_", path.name or host)
+
+
 def stem(uri: str) -> str:
-    """File name without folder, suffix, query and what no file system takes."""
-    parts = urlsplit(re.sub(r"^(?:/vsi\w+/)+(?=\w+://)", "", uri))
-    name = PurePosixPath(unquote(parts.path)).stem or parts.netloc.rpartition("@")[2]
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
+    """The same without the file's suffix."""
+    path, host = _path_and_host(uri)
+    return _NOT_IN_NAMES.sub("_", path.stem or host)
+
+
+def _path_and_host(uri: str) -> tuple[PurePosixPath, str]:
+    parts = urlsplit(_INNER_FILE_SYSTEM.sub("", uri))
+    return PurePosixPath(unquote(parts.path)), parts.netloc.rpartition("@")[2]
 
 
 def settings(uri: str) -> dict[str, str]:
@@ -152,7 +165,7 @@ def attempt(uri: str, call: Callable[[], _T]) -> _T:
 
 
 def fetch(uri: str) -> bytes:
-    """Read a small file, such as a STAC item, whole.
+    """Read a small file, such as a STAC item or shorelines, whole.
 
     Args:
         uri: a URL; ``s3://`` and its like need the fsspec package of that storage.
@@ -240,8 +253,8 @@ def _fetch_url(url: str) -> bytes:
         body: bytes = answer.read(_FETCH_BYTES + 1)
     if len(body) > _FETCH_BYTES:
         raise SceneError(
-            f"a STAC item takes {_FETCH_BYTES >> 20} MiB at most; {redact(url)} is larger. "
-            f"Give the URL of an item or of a raster."
+            f"a STAC item, or a file of lines, takes {_FETCH_BYTES >> 20} MiB at most; "
+            f"{redact(url)} is larger. Give the URL of an item or of a raster, or download it."
         )
     return body
 

@@ -22,7 +22,6 @@ such points twice and is not valid there.
 from __future__ import annotations
 
 import functools
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -34,10 +33,11 @@ import shapely
 from affine import Affine
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geounet.errors import ConfigError, SceneError
+from geounet.products.raster import open_raster, read_band, shown
 
 if TYPE_CHECKING:
     import os
@@ -1141,14 +1141,11 @@ def polygonize(
         ConfigError: If a parameter breaks its rule.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the frame says: no CRS
-            source = rasterio.open(path)
-        with source:
+        with open_raster(path, what="mask") as source:
             if source.dtypes != ("uint8",):
+                types = ", ".join(sorted(set(source.dtypes)))
                 raise SceneError(
-                    "a mask has one uint8 band; "
-                    f"{path} has {source.count} of type {', '.join(sorted(set(source.dtypes)))}."
+                    f"a mask has one uint8 band; {shown(path)} has {source.count} of type {types}."
                 )
             polygons = polygonize_rows(
                 _strips(source), source.width, connectivity=connectivity, code=code
@@ -1166,4 +1163,4 @@ def _strips(source: rasterio.DatasetReader) -> Iterator[Bytes]:
     height = height // block * block if height >= block else height
     for top in range(0, source.height, height):
         rows = min(height, source.height - top)
-        yield source.read(1, window=Window(0, top, source.width, rows))
+        yield read_band(source, Window(0, top, source.width, rows))

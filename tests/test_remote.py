@@ -7,16 +7,18 @@ import pickle
 import traceback
 from typing import TYPE_CHECKING
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from affine import Affine
 from rasterio.shutil import copy
 from serving import FileServer, serving
 
 import geounet
-from geounet import SceneError, remote
+from geounet import SceneError, outlines, remote
 from geounet.cli import main
 from geounet.model import Architecture, InputBand, ModelSpec, Normalisation, save_model
 from geounet.segmenter import build_network
@@ -82,6 +84,7 @@ def served(server: FileServer, cog) -> tuple[FileServer, NDArray[np.uint16]]:
 def test_a_url_shows_no_secret_and_gives_a_clean_stem(uri: str, shown: str, stem: str) -> None:
     assert remote.redact(uri) == shown
     assert remote.stem(uri) == stem
+    assert remote.file_name(uri).removesuffix(".tif").removesuffix(".jp2") == stem
     assert remote.is_remote(uri)
 
 
@@ -381,3 +384,93 @@ def test_fetch_refuses_what_is_no_small_file(server, monkeypatch) -> None:
 def test_a_storage_whose_package_is_missing(monkeypatch) -> None:
     with pytest.raises(SceneError, match=r"needs a package"):
         remote.fetch("gs://bucket/item.json")
+
+
+# -- masks -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def masks(server, make_raster, tmp_path) -> list[Path]:
+    """Two masks that overlap, with their probabilities, here and on the server."""
+    random, paths = np.random.default_rng(4), []
+    for number, name in enumerate("ab"):
+        level = random.integers(0, 251, (1, 60, 70)).astype(np.uint8)
+        place = {"transform": Affine(10, 0, 500_000 + 300 * number, 0, -10, 4_400_000)}
+        codes = (level >= 125).astype(np.uint8)
+        codes[0, :3, :3] = 2
+        level[0, :3, :3] = 255
+        paths.append(make_raster(codes, f"{name}_mask.tif", nodata=255, **place))
+        chance = make_raster(level, f"{name}_probability.tif", nodata=255, scale=1 / 250, **place)
+        for path in (paths[-1], chance):
+            server.files[f"/{path.name}"] = path.read_bytes()
+    return paths
+
+
+def _signed(server: FileServer, name: str) -> str:
+    return f"{server.url}/{name}?sig={SECRET}"
+
+
+def test_masks_on_a_server_become_polygons(server, masks, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    far = [_signed(server, name) for name in ("a_mask.tif", "a_probability.tif")]
+    near = geounet.vectorize(masks[0], probability=tmp_path / "a_probability.tif").polygons
+    found = geounet.vectorize(far[0], probability=far[1]).polygons
+    assert found.equals(near)
+    assert set(found["source"]) == {"a_mask.tif"}
+    assert len(geounet.polygonize(far[0])) == len(near)
+    outlines.vectorize_to_files(far[0])
+    assert (tmp_path / "a_mask.gpkg").is_file()
+
+
+def test_masks_on_a_server_are_compared_and_merged(server, masks, tmp_path) -> None:
+    far = [_signed(server, path.name) for path in masks]
+    for side, paths in (("near", masks), ("far", far)):
+        folder = tmp_path / side
+        folder.mkdir()
+        geounet.change(*paths, output=folder, format="geojson")
+        geounet.mosaic(paths, output=folder / "m.tif", format="geojson", probability=True)
+    for name in ("change.tif", "m.tif", "m_probability.tif"):  # the surest won: they were found
+        pixels = [rasterio.open(tmp_path / side / name) for side in ("near", "far")]
+        assert np.array_equal(*(source.read() for source in pixels))
+        assert pixels[0].tags() == pixels[1].tags()
+        for source in pixels:
+            source.close()
+    for name in ("change.geojson", "m_water.geojson"):
+        assert (tmp_path / "far" / name).read_text() == (tmp_path / "near" / name).read_text()
+
+
+def test_masks_and_shorelines_on_a_server_are_crossed(server, masks, tmp_path) -> None:
+    line = shapely.LineString([(500_005, 4_399_900), (500_600, 4_399_700)])
+    geopandas.GeoDataFrame(geometry=[line], crs=32629).to_file(tmp_path / "lines.gpkg")
+    geounet.vectorize(masks[0], shoreline=True).shorelines.to_file(tmp_path / "a_shore.gpkg")
+    server.files["/a_shore.gpkg"] = (tmp_path / "a_shore.gpkg").read_bytes()
+    names = ("a_mask.tif", "a_probability.tif", "a_shore.gpkg")
+    near = geounet.transects(tmp_path / "lines.gpkg", [tmp_path / name for name in names])
+    far = geounet.transects(tmp_path / "lines.gpkg", [_signed(server, name) for name in names])
+    assert far.crossings.equals(near.crossings)
+    assert far.crossings["distance_m"].notna().all()
+    assert f"/a_mask.tif?sig={SECRET}" in [path for _, path, _ in server.requests]
+
+
+def test_a_probability_that_may_not_be_read_is_not_there(server, masks, tmp_path) -> None:
+    refused = "/a_probability.tif"
+    server.files.pop(refused)
+    with pytest.warns(geounet.GeounetWarning, match=r"beside http://[^?]*/a_mask.tif: where"):
+        made = geounet.mosaic(
+            [_signed(server, path.name) for path in masks], output=tmp_path / "m.tif"
+        )
+    assert not made.by_confidence
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_masks_that_cannot_be_had(server, tmp_path, status: int) -> None:
+    server.fault = lambda number, method: status
+    url = _signed(server, "x_mask.tif")
+    for fail in (
+        lambda: geounet.vectorize(url),
+        lambda: geounet.change(url, url, output=tmp_path / "out"),
+        lambda: geounet.mosaic([url], output=tmp_path / "m.tif"),
+    ):
+        with pytest.raises(SceneError, match=rf"x_mask.tif: .*HTTP {status}") as caught:
+            fail()
+        assert SECRET not in "".join(traceback.format_exception(caught.value))

@@ -24,7 +24,7 @@ from rasterio.errors import RasterioError
 from geounet import remote
 from geounet.buckets import list_pages, store_of, url_of
 from geounet.crossings import date_in_name
-from geounet.errors import ConfigError
+from geounet.errors import ConfigError, SceneError
 from geounet.outlines import acquisition_time
 
 if TYPE_CHECKING:
@@ -344,5 +344,5 @@ def _date(uri: str, stem: str, parent: str) -> str:
         return found
     try:
         return (acquisition_time(uri) or "")[:10]
-    except (RasterioError, OSError):  # told when the scene is read
+    except (SceneError, RasterioError, OSError):  # told when the scene is read
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,18 +25,22 @@ from geounet.cli.options import (
     Smooth,
     Threshold,
     ToCrs,
+    told,
 )
 from geounet.cli.show import progress_bar, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from geounet.compare import ChangeResult, MosaicResult
     from geounet.crossings import TransectResult
+    from geounet.outlines import Shaping
 
 
 @app.command()
 def vectorize(
     raster: Annotated[
-        Path, typer.Argument(help="A mask of geounet's codes, or a water probability.")
+        str, typer.Argument(help="A mask of geounet's codes, or a water probability.")
     ],
     *,
     output: Annotated[
@@ -48,7 +53,7 @@ def vectorize(
         ),
     ] = None,
     probability: Annotated[
-        Path | None, typer.Option(help="The probability that belongs to the mask.")
+        str | None, typer.Option(help="The probability that belongs to the mask.")
     ] = None,
     edges: EdgesOption = Edges.pixel,
     threshold: Threshold = 0.5,
@@ -72,18 +77,10 @@ def vectorize(
     as_json: AsJson = False,
 ) -> None:
     """Turn a mask or a water probability into polygons, and shorelines."""
+    given = dict(locals())
     from geounet import outlines  # noqa: PLC0415 - keeps --help fast
 
-    shaping = outlines.Shaping(
-        edges=edges.value,
-        threshold=threshold,
-        connectivity=connectivity,  # type: ignore[arg-type] # checked there
-        code=code,
-        min_area=min_area,
-        fill_holes=fill_holes,
-        simplify=simplify,
-        smooth=smooth,
-    )
+    shaping = _shaping(given)
     with progress_bar(hidden=as_json, unit="rows") as on_progress:
         made = outlines.vectorize_to_files(
             raster,
@@ -165,17 +162,10 @@ def mosaic(
     as_json: AsJson = False,
 ) -> None:
     """Merge masks that overlap or adjoin, and trace the water of the whole."""
-    from geounet import compare, outlines  # noqa: PLC0415 - keeps --help fast
+    given = dict(locals())
+    from geounet import compare  # noqa: PLC0415 - keeps --help fast
 
-    shaping = outlines.Shaping(
-        edges=edges.value,
-        threshold=threshold,
-        connectivity=connectivity,  # type: ignore[arg-type] # checked there
-        min_area=min_area,
-        fill_holes=fill_holes,
-        simplify=simplify,
-        smooth=smooth,
-    )
+    shaping = _shaping(given)
     with progress_bar(hidden=as_json, unit="rows") as on_progress:
         result = compare.mosaic(
             masks,
@@ -198,6 +188,13 @@ def mosaic(
         **_paths(result),
     }
     say(result.as_dict() if as_json else record, as_json=as_json)
+
+
+def _shaping(given: Mapping[str, Any]) -> Shaping:
+    """What polygons look like, from a command's options of the same names."""
+    from geounet.outlines import Shaping  # noqa: PLC0415 - keeps --help fast
+
+    return Shaping(**told(given, {field.name for field in fields(Shaping)}))
 
 
 def _areas(result: ChangeResult | MosaicResult) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -19,29 +20,62 @@ from geounet.sensors import find_sensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+    from rasterio.windows import Window
+
     from geounet.products.cube import CubeReader
     from geounet.products.product import CloudRule
 
-__all__ = ["open_product", "open_raster", "raster_product"]
+__all__ = ["file_name", "open_product", "open_raster", "raster_product", "read_band", "shown"]
 
 _CLOUD_BANDS: Mapping[str, CloudRule] = {"SCL": "scl", "QA_PIXEL": "qa_pixel", "FMASK": "fmask"}
 
 
 @contextmanager
-def open_raster(path: str, uri: str | None = None) -> Iterator[rasterio.DatasetReader]:
+def open_raster(
+    path: str | os.PathLike[str], uri: str | None = None, *, what: str = "scene"
+) -> Iterator[rasterio.DatasetReader]:
     """Open a raster, quiet about a missing georeference: `open_scene` says that once.
 
     A remote one stays in GDAL's settings for that as long as it is open.
 
     Args:
-        path: what GDAL opens.
+        path: a path, a URI, or what else GDAL opens.
         uri: what to call it in an error, where that is another.
+        what: what it should be, as in "a scene must exist".
 
     Raises:
         SceneError: there is no such file, it cannot be had, or it is no raster.
     """
-    with rasterio.Env(**remote.settings(path)), _opened(path, uri or path) as source:
+    path = os.fspath(path)
+    with (
+        rasterio.Env(**remote.settings(path)),
+        _opened(remote.gdal_path(path), uri or path, what) as source,
+    ):
         yield source
+
+
+def read_band(source: rasterio.DatasetReader, window: Window) -> NDArray[Any]:
+    """The first band of a part of an open raster, again where a server may have failed.
+
+    Raises:
+        SceneError: a remote raster cannot be had.
+        rasterio.errors.RasterioError: a local one cannot be read.
+    """
+    band: NDArray[Any] = remote.attempt(source.name, lambda: source.read(1, window=window))
+    return band
+
+
+def shown(path: object) -> str:
+    """What to call a raster in messages: its path or URI without what may open doors."""
+    text = str(path)
+    return remote.redact(text) if remote.is_remote(text) else text
+
+
+def file_name(path: object) -> str:
+    """The name of a raster's file, wherever it lies."""
+    text = str(path)
+    return remote.file_name(text) if remote.is_remote(text) else Path(text).name
 
 
 @contextmanager
@@ -59,17 +93,17 @@ def open_product(product: Product) -> Iterator[rasterio.DatasetReader | CubeRead
             yield source
 
 
-def _opened(path: str, uri: str) -> rasterio.DatasetReader:
+def _opened(path: str, uri: str, what: str) -> rasterio.DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             return remote.attempt(path, lambda: rasterio.open(path))
         except (RasterioError, OSError) as error:
             if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
-                raise SceneError(f"a scene must exist: there is no {uri}.") from error
+                raise SceneError(f"a {what} must exist: there is no {uri}.") from error
             reason = str(error).removeprefix(f"{uri}: ").rstrip(".")
             raise SceneError(
-                f"a scene must be a raster that GDAL opens; {uri} is none: {reason}. If it was "
+                f"a {what} must be a raster that GDAL opens; {uri} is none: {reason}. If it was "
                 f"downloaded it may have been cut short; get it again."
             ) from error
 
