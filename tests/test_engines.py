@@ -101,7 +101,8 @@ def _row(height=8, width=20):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_a_row_of_windows_is_predicted_in_batches(batch):
+def test_on_a_card_a_row_of_windows_is_predicted_in_batches(batch, monkeypatch):
+    monkeypatch.setattr(TorchEngine, "_on_cpu", False)
     engine, body = _engine(batch)
     dn, observed = _row()
     cols = Axis(20, 8, 2)
@@ -118,7 +119,8 @@ def test_a_row_of_windows_is_predicted_in_batches(batch):
         np.testing.assert_allclose(scores.sum(0), 1, rtol=1e-6)
 
 
-def test_windows_with_nothing_observed_are_not_predicted():
+def test_windows_with_nothing_observed_are_not_predicted(monkeypatch):
+    monkeypatch.setattr(TorchEngine, "_on_cpu", False)
     engine, body = _engine(batch=1)
     dn, observed = _row()
     observed[:, :8] = False
@@ -365,21 +367,48 @@ def test_the_number_of_threads_changes_nothing(engine, monkeypatch):
     """But the order of sums, and with it float32's rounding."""
     model, cols = _model(**THREE), Axis(76, 32, 8)
     dn, observed = _scene(32, 76)
-    before, found = torch.get_num_threads(), []
+    found = []
     for threads in (1, 2, 5):
         monkeypatch.setitem(_told, "count", threads)
         opened = open_engine(model, MATCHED, device="cpu", engine=engine, batch=2)
         found.append(_scores(opened, dn, observed, cols)[1])
-        if engine == "torch":
-            assert torch.get_num_threads() == threads
-    torch.set_num_threads(before)
     np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=0, atol=1e-6)
 
 
-def test_openvino_can_be_stopped_in_the_middle_and_used_again():
+@pytest.mark.parametrize(
+    ("threads", "batch", "share"), [(1, None, 1), (2, None, 1), (9, 4, 2), (2, 3, 1), (6, 1, 6)]
+)
+def test_windows_in_torch_share_the_cores(threads, batch, share, monkeypatch):
+    """Each thread that predicts takes its part; one window at a time takes all of them."""
+    monkeypatch.setitem(_told, "count", threads)
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    engine = TorchEngine(_model(**THREE), MATCHED, device="cpu", batch=batch)
+    assert engine.batch == (batch or min(threads, 4))
+    assert taken == [threads]
+    _scores(engine, *_scene(32, 200), Axis(200, 32, 8))
+    assert {taken[-1]} == set(taken[1:] or taken) == {share}
+    assert len(taken) <= 1 + engine.batch
+
+
+@pytest.mark.parametrize("batch", [2, 3, 5])
+def test_torch_does_not_depend_on_the_batch(batch):
     model, cols = _model(), Axis(200, 32, 8)
     dn, observed = _scene(32, 200)
-    engine = OpenVinoEngine(model, MATCHED, batch=2)
+    observed[:, 60:160] = False  # some windows are left out
+    one, many = (
+        _scores(TorchEngine(model, MATCHED, device="cpu", batch=n), dn, observed, cols)
+        for n in (1, batch)
+    )
+    assert many[0] == one[0] == (0, 1, 2, 6, 7)
+    np.testing.assert_allclose(many[1], one[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_it_can_be_stopped_in_the_middle_and_used_again(name):
+    model, cols = _model(), Axis(200, 32, 8)
+    dn, observed = _scene(32, 200)
+    engine = open_engine(model, MATCHED, device="cpu", engine=name, batch=2)
     windows = engine.predict(dn, observed, cols)
     _, first = next(windows)
     windows.close()

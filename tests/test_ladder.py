@@ -209,6 +209,7 @@ def _raised(work):
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (RuntimeError("Exception from src/inference: std::bad_alloc"), True),
+        (RuntimeError("can't start new thread"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (_raised(lambda: torch.ones(2) @ torch.ones(3)), False),
         (OSError("cannot allocate memory"), False),

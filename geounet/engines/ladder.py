@@ -38,7 +38,8 @@ __all__ = ["Ladder", "is_out_of_memory", "open_ladder", "suited_batch"]
 
 _LOG = logging.getLogger("geounet")
 _WORDS = re.compile(
-    "out of memory|can't allocate memory|cannot allocate memory|bad.?alloc|alloc_failed",
+    "out of memory|can't allocate memory|cannot allocate memory|bad.?alloc|alloc_failed"
+    "|can't start new thread",
     re.IGNORECASE,
 )
 _BYTES_PER_PIXEL = 4096

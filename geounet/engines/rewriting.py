@@ -1,20 +1,4 @@
-"""OpenVINO networks rewritten to give the same numbers with less work.
-
-A U-Net's decoder enlarges a map twofold, sets the encoder's beside it, and convolves both:
-
-    coarse ─ enlarge ─┐                  coarse ─ transposed 4 x 4, stride 2 ─┐
-                      ├─ 3 x 3   becomes                                     add
-    skip ─────────────┘                  skip ─ 3 x 3 ────────────────────────┘
-
-Where nearest-neighbour enlargement repeats a pixel, the products with it are one with the sum of
-their weights: 4 are left of 9 (after Shi et al. 2016, "Is the deconvolution layer the same as a
-convolutional layer?", arXiv:1609.07009), and neither the enlarged map nor the joint one is written.
-
-The last convolution gives few channels, and processors compute 16 at a time. It is made to give
-those of two by two pixels at once, which are then put in their places.
-
-Only the order of sums changes: results differ by float32's rounding.
-"""
+"""Rewriting OpenVINO's networks so that they take less time: the kernels of `kernels`."""
 
 from __future__ import annotations
 
@@ -23,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from openvino import opset13 as ops
 
+from geounet.engines.kernels import LANES, enlarging_kernel, two_by_two_kernel
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import openvino as ov
     from numpy.typing import NDArray
 
-__all__ = ["enlarging_kernel", "lighten", "two_by_two_kernel"]
-
-_MERGED = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
-"""Which of three weights fall on the same repeated pixel, for each of four of the transposed."""
-_LANES = 16
-"""Channels that processors compute at once."""
+__all__ = ["lighten"]
 
 
 def lighten(network: ov.Model, sides: Sequence[int]) -> None:
@@ -51,38 +32,6 @@ def lighten(network: ov.Model, sides: Sequence[int]) -> None:
             _lighten_enlargement(node, doubled)
     _lighten_head(network.output(0).get_node())
     network.validate_nodes_and_infer_types()
-
-
-def enlarging_kernel(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights of the transposed convolution that enlarges and convolves in one.
-
-    Args:
-        weights: of a padded 3 x 3 convolution of the map that is enlarged twofold, nearest
-            neighbour [out, in, 3, 3].
-
-    Returns:
-        [in, out, 4, 4], for a stride of 2 and a padding of 1.
-    """
-    merged: NDArray[np.float32] = np.einsum("oiab,ya,xb->ioyx", weights, _MERGED, _MERGED)
-    return np.ascontiguousarray(merged)
-
-
-def two_by_two_kernel(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights of a convolution of stride 2 that gives two by two pixels as channels.
-
-    Args:
-        weights: of a padded 3 x 3 convolution [out, in, 3, 3].
-
-    Returns:
-        [4 out, in, 4, 4], for a padding of 1: first the channels of the upper left pixel, then of
-        the upper right, the lower left and the lower right.
-    """
-    out, channels = weights.shape[:2]
-    made = np.zeros((2, 2, out, channels, 4, 4), np.float32)
-    for down in range(2):
-        for right in range(2):
-            made[down, right, ..., down : down + 3, right : right + 3] = weights
-    return made.reshape(4 * out, channels, 4, 4)
 
 
 def _doubled(network: ov.Model, side: int) -> set[str]:
@@ -160,7 +109,7 @@ def _lighten_head(result: Any) -> None:
     if bias is None or not _is_padded_convolution(node := add.input_value(0).get_node()):
         return
     kernel = two_by_two_kernel(node.input_value(1).get_node().get_data())
-    if len(kernel) > _LANES:
+    if len(kernel) > LANES:
         return
     biases = np.tile(bias.get_node().get_data().reshape(1, -1, 1, 1), (1, 4, 1, 1))
     pixels = ops.add(_convolve(node.input_value(0), kernel, 2), biases)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +15,11 @@ from torch import Tensor, nn
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
 from geounet.engines.choice import resolve_device
-from geounet.engines.threads import told_threads
+from geounet.engines.threads import told_threads, usual_threads
+from geounet.engines.torch_rewriting import lighten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from geounet.tiling import Axis
 
 __all__ = ["TorchEngine"]
+
+_THREADS = 4
+"""Windows in flight at most by default on the CPU: more would cost memory."""
 
 
 def _portable(dn: NDArray[Any]) -> NDArray[Any]:
@@ -40,6 +47,11 @@ def _portable(dn: NDArray[Any]) -> NDArray[Any]:
 
 class TorchEngine:
     """Runs a model in PyTorch on one device; scores stay there until rows are finished.
+
+    On the CPU its network is rewritten (see `kernels`), and windows are predicted side by side,
+    each in a thread with its share of the cores: threads that share a window wait for each other
+    after every layer. Elsewhere windows go in batches through the network as it is; whether the
+    rewritten one would be faster on a card was not measured.
 
     Args:
         model: the model.
@@ -59,7 +71,7 @@ class TorchEngine:
         if threads := told_threads():
             torch.set_num_threads(threads)
         self.device = torch.device(resolve_device(device))
-        self.batch = batch or (2 if self.device.type == "cpu" else 16)
+        self.batch = batch or (min(usual_threads(), _THREADS) if self._on_cpu else 16)
         self._spec = model.spec
         network = model.network.to(self.device).to(memory_format=torch.channels_last)
         self._network = network.eval()
@@ -67,6 +79,7 @@ class TorchEngine:
         self._gain = torch.tensor([inputs.gain], device=self.device, dtype=torch.float32)
         self._bias = torch.tensor([inputs.bias], device=self.device, dtype=torch.float32)
         self._half = torch.float16 if self.device.type == "cuda" else None
+        self._light: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
 
     @property
     def channels(self) -> int:
@@ -100,37 +113,84 @@ class TorchEngine:
             return made.to(self.device)
         return made.pin_memory().to(self.device, non_blocking=True)
 
-    @torch.inference_mode()
     def predict(
         self, dn: NDArray[Any], observed: NDArray[np.bool_], cols: Axis
     ) -> Iterator[tuple[int, Any]]:
         """Class probabilities of one row of windows: see `Engine`."""
-        seen, rows = self._tensor(observed), self._tensor(_portable(dn))
-        spec, frame = self._spec, 2 * self._spec.margin
+        frame = 2 * self._spec.margin
         size = (dn.shape[1] - frame, cols.tile)
-        pad = padding(spec, *size)
         spans = [slice(start, start + cols.tile + frame) for start in cols.starts]
         wanted = [i for i, span in enumerate(spans) if observed[:, span].any()]
-        for first in range(0, len(wanted), self.batch):
-            group = wanted[first : first + self.batch]
+        if not wanted:
+            return
+        rows, seen = self._tensor(_portable(dn)), self._tensor(observed)
+        body = self._body(size)
+
+        def predict(group: Sequence[int]) -> Any:
             x = torch.stack([rows[:, :, spans[i]] for i in group])
             m = torch.stack([seen[None, :, spans[i]] for i in group])
-            if any(pad):
-                x = nn.functional.pad(x, (0, pad[1], 0, pad[0]))
-                m = nn.functional.pad(m, (0, pad[1], 0, pad[0]))
-            x = x[:, self._take]
-            if dn.dtype == np.uint16:
-                x = x.int() & 0xFFFF
-            scores = self._probabilities(x, m)[:, :, : size[0], : size[1]]
-            yield from zip(group, scores.numpy() if self._on_cpu else scores, strict=True)
+            scores = self._scores(body, x, m, size, unsigned=dn.dtype == np.uint16)
+            return scores.numpy() if self._on_cpu else scores
 
-    def _probabilities(self, dn: Tensor, observed: Tensor) -> Tensor:
+        together = 1 if self._on_cpu else self.batch
+        groups = [wanted[first : first + together] for first in range(0, len(wanted), together)]
+        side_by_side = self._on_cpu and self.batch > 1
+        passes = self._side_by_side(predict, groups) if side_by_side else map(predict, groups)
+        for group, scores in zip(groups, passes, strict=True):
+            yield from zip(group, scores, strict=True)
+
+    def _side_by_side(
+        self, predict: Callable[[Sequence[int]], Any], groups: Sequence[Sequence[int]]
+    ) -> Iterator[Any]:
+        """Results of all groups in order, some predicted at once, each in a thread of its own."""
+        share, rest = max(usual_threads() // self.batch, 1), iter(groups)
+        pool = ThreadPoolExecutor(
+            self.batch, "geounet-predict", initializer=torch.set_num_threads, initargs=(share,)
+        )
+        try:  # one more than run at once, so that none waits for us
+            running = deque(pool.submit(predict, g) for g in islice(rest, self.batch + 1))
+            while running:
+                made = running.popleft().result()
+                running.extend(pool.submit(predict, group) for group in islice(rest, 1))
+                yield made
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _body(self, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        """The network for windows of one size, made at the first of them."""
+        if not self._on_cpu:
+            return self._network.body
+        if size not in self._light:
+            spec, pad = self._spec, padding(self._spec, *size)
+            sides = (n + more + 2 * spec.margin for n, more in zip(size, pad, strict=True))
+            self._light[size] = lighten(self._network.body, (1, len(spec.bands), *sides))
+        return self._light[size]
+
+    @torch.inference_mode()
+    def _scores(
+        self,
+        body: Callable[[Tensor], Tensor],
+        dn: Tensor,
+        observed: Tensor,
+        size: tuple[int, int],
+        *,
+        unsigned: bool,
+    ) -> Tensor:
+        """Probabilities of some windows whose numbers came as `_portable` gives them."""
+        pad = padding(self._spec, *size)
+        if any(pad):
+            dn = nn.functional.pad(dn, (0, pad[1], 0, pad[0]))
+            observed = nn.functional.pad(observed, (0, pad[1], 0, pad[0]))
+        dn = dn[:, self._take]
+        if unsigned:
+            dn = dn.int() & 0xFFFF
         x = self._network.normalise(dn, self._gain, self._bias, observed)
         x = x.contiguous(memory_format=torch.channels_last)
         # no autocast elsewhere: not each torch has it for each device, be it only to switch it off
         with torch.autocast("cuda", self._half) if self._half else nullcontext():
-            logits = self._network.body(x)
-        return torch.softmax(logits.float() / self._spec.temperature, dim=1)
+            logits = body(x)
+        scores = torch.softmax(logits.float() / self._spec.temperature, dim=1)
+        return scores[..., : size[0], : size[1]]
 
     @torch.inference_mode()
     def decide(
