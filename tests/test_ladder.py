@@ -124,7 +124,7 @@ def test_what_is_kept_for_later_goes_where_memory_runs_out(row):
     list(_ladder({"cpu": 8})[0].predict(*row, COLS))
     assert keeping._kept
     with pytest.warns(GeounetWarning, match="with 8 windows"):
-        list(_ladder({"cpu": 7})[0].predict(*row, COLS))
+        list(_ladder({"cuda": 7, "cpu": 1})[0].predict(*row, COLS))
     assert not keeping._kept
 
 
