@@ -25,9 +25,11 @@ from geounet.cli.show import console, print_json, print_table, progress_bar, say
 from geounet.errors import GeounetWarning, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from geounet.evaluate import Evaluation
     from geounet.model import Model
-    from geounet.training import Audit, TrainProgress, TrainResult
+    from geounet.training import Audit, TrainConfig, TrainProgress, TrainResult
 
 
 @app.command()
@@ -89,37 +91,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train a model on labelled scenes. Run it again to go on with one that was interrupted."""
-    from geounet.training import config as settings  # noqa: PLC0415 - keeps --help fast
-
-    told: dict[str, Any] = {
-        "data": data,
-        "output": output,
-        "valid": valid,
-        "fold": fold and fold.split("/"),
-        "bands": names(bands),
-        "scale": scale,
-        "offset": offset,
-        "label_band": band_of(label_band),
-        **label_meaning(label_value),
-        "outside": outside and outside.value,
-        "architecture": _given(decoder=decoder, encoder=encoder),
-        "start": start,
-        "loss": _given(name=loss),
-        "optimiser": _given(rate=rate),
-        "steps": steps,
-        "epochs": epochs,
-        "batch": batch,
-        "window": window,
-        "seed": seed,
-        "device": device,
-    }
-    told = {key: value for key, value in told.items() if value not in (None, {}, [])}
-    for text in setting or []:
-        told = settings.joined(told, settings.parse_setting(text))
-    if config is None:
-        plan = settings.TrainConfig.of(**told)
-    else:
-        plan = settings.read_config(config, **told)
+    plan = _training_plan(dict(locals()))
     from geounet.training import fitting  # noqa: PLC0415 - torch takes a second to load
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
@@ -130,6 +102,36 @@ def train(
         result = fitting.train(plan, on_progress=None if quietly else bar or _log)
     if first and (not quiet or as_json):
         say(result.as_dict() if as_json else _training_record(result), as_json=as_json)
+
+
+_PLAIN_SETTINGS = (
+    "data", "output", "valid", "scale", "offset", "start", "steps", "epochs", "batch", "window",
+    "seed", "device",
+)  # fmt: skip
+"""Flags of `train` that are keys of its file as they are."""
+
+
+def _training_plan(given: Mapping[str, Any]) -> TrainConfig:
+    """What flags and ``--set`` say, which stands above the file where there is one."""
+    from geounet.training import config as settings  # noqa: PLC0415 - keeps --help fast
+
+    fold, outside = given["fold"], given["outside"]
+    told = {name: given[name] for name in _PLAIN_SETTINGS} | {
+        "fold": fold and fold.split("/"),
+        "bands": names(given["bands"]),
+        "label_band": band_of(given["label_band"]),
+        **label_meaning(given["label_value"]),
+        "outside": outside and outside.value,
+        "architecture": _given(decoder=given["decoder"], encoder=given["encoder"]),
+        "loss": _given(name=given["loss"]),
+        "optimiser": _given(rate=given["rate"]),
+    }
+    told = {key: value for key, value in told.items() if value not in (None, {}, [])}
+    for text in given["setting"] or []:
+        told = settings.joined(told, settings.parse_setting(text))
+    if given["config"] is None:
+        return settings.TrainConfig.of(**told)
+    return settings.read_config(given["config"], **told)
 
 
 def _log(at: TrainProgress) -> None:
@@ -332,6 +334,6 @@ def _contract(model: Model) -> dict[str, Any]:
         + (f" plus {remainder})" if remainder else ")"),
         "licence": spec.licence or "not stated",
         **{name: f"{value:.4f}" for name, value in spec.metrics.items()},
-        "learned from": "; ".join(spec.sources) or "not stated",
+        "learned from": "; ".join(spec.sources).replace(":;", ":") or "not stated",
         "sha256": model.digest,
     }

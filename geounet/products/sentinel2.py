@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xml.etree import ElementTree as ET
 
     from geounet.products.bundle import Bundle
+    from geounet.products.stacking import Stack
     from geounet.resampling import Resampling
 
 __all__ = ["find_sentinel2"]
@@ -93,27 +94,12 @@ def find_sentinel2(
     _check_one_scene(files, bundle)
     facts = _facts(metadata, bundle, files)
     chosen = _choose([file for file in files if file.band != "SCL"], wanted)
-    if not chosen:
-        raise SceneError(
-            f"a Sentinel-2 product must hold bands; {bundle.uri} holds its metadata and no "
-            f"*_B??.jp2. Get the product again, or give the folder that has them."
-        )
-    _warn_of_lost(facts, files)
-    for file in chosen:
-        _check_whole(bundle, file)
+    _check_images(bundle, facts, files, chosen)
     layers = [Layer(bundle.gdal(file.name), 1, file.band) for file in chosen]
     stacked = stack(layers, nodata=0)
-    sensor = f"sentinel-2-{facts.level.lower()}" if facts.level else "sentinel-2"
     return stacked_product(
         stacked,
-        Evidence(
-            dtype=stacked.dtype,
-            count=len(stacked.layers),
-            product=_statement(facts, stacked.layers),
-            sensor=sensor,
-            level=facts.level,
-            baseline=facts.baseline,
-        ),
+        _evidence(facts, stacked),
         kind="sentinel-2",
         uri=bundle.uri,
         stem=facts.title or _stem(bundle, chosen[0]),
@@ -205,6 +191,20 @@ def _check_whole(bundle: Bundle, file: _File) -> None:
             f"band files must be whole; {file.name} of {bundle.uri} ends early, after {size} "
             f"bytes. The download was cut short; get it again."
         )
+
+
+def _check_images(
+    bundle: Bundle, facts: _Facts, files: Sequence[_File], chosen: Sequence[_File]
+) -> None:
+    """Refuse a product without bands or with damaged ones; say which are not there."""
+    if not chosen:
+        raise SceneError(
+            f"a Sentinel-2 product must hold bands; {bundle.uri} holds its metadata and no "
+            f"*_B??.jp2. Get the product again, or give the folder that has them."
+        )
+    _warn_of_lost(facts, files)
+    for file in chosen:
+        _check_whole(bundle, file)
 
 
 def _warn_of_lost(facts: _Facts, files: Sequence[_File]) -> None:
@@ -305,6 +305,17 @@ def _level_of_files(files: Sequence[_File]) -> str | None:
     if any(re.search(r"_[126]0m\.jp2$|R[126]0m/", f.name) or f.band == "SCL" for f in files):
         return "L2A"
     return "L1C" if any(f.band == "B10" for f in files) else None
+
+
+def _evidence(facts: _Facts, stacked: Stack) -> Evidence:
+    return Evidence(
+        dtype=stacked.dtype,
+        count=len(stacked.layers),
+        product=_statement(facts, stacked.layers),
+        sensor=f"sentinel-2-{facts.level.lower()}" if facts.level else "sentinel-2",
+        level=facts.level,
+        baseline=facts.baseline,
+    )
 
 
 def _statement(facts: _Facts, layers: Sequence[Layer]) -> Statement | None:

@@ -52,16 +52,9 @@ def find_hls(bundle: Bundle, *, resampling: Resampling) -> Product | None:
     Raises:
         SceneError: it holds several granules, no band, or a file that is missing or damaged.
     """
-    found = {n: _HLS_FILE.fullmatch(PurePosixPath(n).name) for n in bundle.names}
-    files = {name: match for name, match in found.items() if match}
+    files = _hls_files(bundle)
     if not files:
         return None
-    scenes = sorted({match["scene"] for match in files.values()})
-    if len(scenes) > 1:
-        raise SceneError(
-            f"a folder must hold one HLS granule; {bundle.uri} holds {', '.join(scenes[:4])}. "
-            f"Give the folder of one of them."
-        )
     clouds = next((name for name, match in files.items() if match["band"] == "Fmask"), None)
     bands = {
         match["band"]: name
@@ -84,11 +77,24 @@ def find_hls(bundle: Bundle, *, resampling: Resampling) -> Product | None:
         ),
         kind="hls",
         uri=bundle.uri,
-        stem=scenes[0],
+        stem=any_file["scene"],
         resampling=resampling,
         acquired=_day_of_year(any_file["time"]),
         clouds=CloudLayer(bundle.gdal(clouds), 1, "fmask") if clouds else None,
     )
+
+
+def _hls_files(bundle: Bundle) -> dict[str, re.Match[str]]:
+    """The files of a granule, and what their names say."""
+    found = {name: _HLS_FILE.fullmatch(PurePosixPath(name).name) for name in bundle.names}
+    files = {name: match for name, match in found.items() if match}
+    scenes = sorted({match["scene"] for match in files.values()})
+    if len(scenes) > 1:
+        raise SceneError(
+            f"a folder must hold one HLS granule; {bundle.uri} holds {', '.join(scenes[:4])}. "
+            f"Give the folder of one of them."
+        )
+    return files
 
 
 def find_singles(
@@ -101,15 +107,9 @@ def find_singles(
             is missing or damaged, or the bands do not fit onto one grid.
     """
     named = _named_bands(bundle.names)
-    twice = {band: names for band, names in named.items() if len(names) > 1}
     if len(named) < 2:
         return None
-    if twice:
-        band, names = next(iter(twice.items()))
-        raise SceneError(
-            f"each band may occur once; {bundle.uri} holds {len(names)} files of {band}: "
-            f"{', '.join(names[:4])}. Give one scene's files."
-        )
+    _refuse_twice(bundle, named)
     _refuse_strangers(bundle, named)
     layers = [Layer(bundle.gdal(names[0]), 1, band) for band, names in sorted(named.items())]
     first = PurePosixPath(named[layers[0].name][0]).name
@@ -134,6 +134,15 @@ def find_singles(
         acquired=_one_day(first),
         clouds=_cloud_layer(bundle),
     )
+
+
+def _refuse_twice(bundle: Bundle, named: Mapping[str, Sequence[str]]) -> None:
+    for band, names in named.items():
+        if len(names) > 1:
+            raise SceneError(
+                f"each band may occur once; {bundle.uri} holds {len(names)} files of {band}: "
+                f"{', '.join(names[:4])}. Give one scene's files."
+            )
 
 
 def _told_by(first: str, bundle: Bundle) -> str:
