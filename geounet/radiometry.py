@@ -102,8 +102,6 @@ class Evidence:
     """Landsat collection: 1 or 2."""
     offset_removed: bool | None = None
     """An archive's flag that it took the offset out (``earthsearch:boa_offset_applied``)."""
-    sun_elevation: float | None = None
-    """Degrees above the horizon at the scene's centre."""
     conflict: str | None = None
     """Where what there is speaks of different sensors: an error's words."""
 

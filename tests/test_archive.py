@@ -457,6 +457,17 @@ def test_only_what_a_dead_process_of_ours_left_is_removed(tmp_path):
         drafts["mask"].touch()
 
 
+@pytest.mark.parametrize(("later", "removed"), [(-60, 0), (0, 0), (60, 1)])
+def test_a_number_may_be_another_process_s_by_now(tmp_path, monkeypatch, later, removed):
+    """A process that began after the folder was made is not the one that made it."""
+    with staged({"mask": tmp_path / "a.tif"}) as drafts:
+        made = drafts["mask"].parent.stat().st_ctime
+        monkeypatch.setattr("psutil.Process.create_time", lambda _: made + later)
+        assert len(sweep(tmp_path)) == removed
+        drafts["mask"].parent.mkdir(exist_ok=True)
+        drafts["mask"].touch()
+
+
 # -- stages ----------------------------------------------------------------------------------------
 
 

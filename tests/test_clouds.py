@@ -1,4 +1,5 @@
 import pickle
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -336,6 +337,15 @@ def test_what_a_mask_does_not_cover_is_not_obscured(make_raster):
             scene = open_scene(_scene(make_raster), cloud_mask=mask)
         assert np.array_equal(_hidden(scene).all(axis=1), np.arange(90) < 20)
         assert not _hidden(scene)[20:].any()
+
+
+@pytest.mark.parametrize("rows", [89, 90])
+def test_a_mask_that_lacks_a_row_is_told(make_raster, rows):
+    mask = _layer(make_raster, np.ones((rows, 120), np.uint8))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_scene(_scene(make_raster), cloud_mask=mask)
+    assert ["covers 98.9%" in str(w.message) for w in caught] == [True] * (rows < 90)
 
 
 def test_a_mask_elsewhere_is_refused(make_raster):

@@ -28,6 +28,8 @@ def test_every_pixel_follows_the_rule(monkeypatch, classes, threshold, piece):
     random = np.random.default_rng(3)
     scores = random.dirichlet([0.3] * len(classes), (23, 29)).astype(np.float32)
     scores[:2, :5] = 0  # as where no window was predicted
+    scores[2, :5] = (0.5, 0.25, 0.25)[-len(classes) :]  # as likely as not
+    scores[3, :5] = (0.25, 0.25, 0.5)[-len(classes) :]
     scores = np.moveaxis(scores, -1, 0)
     observed = random.random((23, 29)) > 0.2
     codes, levels = decide(scores, observed, classes, threshold)

@@ -109,7 +109,6 @@ def earth_search(base: str = ".") -> dict[str, Any]:
         "s2:product_type": "S2MSI2A",
         "s2:processing_baseline": "05.09",
         "earthsearch:boa_offset_applied": True,
-        "view:sun_elevation": 61.5,
     }
     return make_item("S2A_31UFU_20230701_0_L2A", assets, properties)
 
@@ -237,7 +236,6 @@ def test_earth_search(tmp_path, make_band) -> None:
     said = Statement("STAC item", (1e-4,) * 5, (-0.1,) * 5)
     evidence = product.evidence
     assert (evidence.bands, evidence.baseline, evidence.offset_removed) == (said, 5.09, True)
-    assert evidence.sun_elevation == 61.5
     assert product.clouds is not None
     assert (product.clouds.rule, product.clouds.uri) == ("scl", str(tmp_path / "SCL.tif"))
     with pytest.warns(geounet.GeounetWarning, match=r"STAC item says scale 0.0001, offset -0.1"):

@@ -76,6 +76,8 @@ EARTH_SEARCH = {**S2, "bands": (1e-4, -0.1)}
         # what the user leaves open comes from the file, else from convention
         ("uint16", {"bands": (1e-4, -0.1)}, {"scale": 2e-4}, 2e-4, -0.1,
          "scale as told, offset from band metadata", False),
+        ("uint16", {**S2, "bands": (1e-4, -0.1)}, {"scale": 2e-4}, 2e-4, -0.1,
+         "scale as told, offset from band metadata", False),
         ("uint16", {"bands": (2e-4, 0.0)}, {"offset": -0.1}, 2e-4, -0.1,
          "offset as told, scale from band metadata", False),
         ("uint16", {**S2, "baseline": 4.0}, {"offset": 0.0}, 1e-4, 0.0,

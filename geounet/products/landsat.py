@@ -65,7 +65,6 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
             sensor=f"landsat-{satellite}",
             level=level,
             collection=2,
-            sun_elevation=_number(groups, "IMAGE_ATTRIBUTES", "SUN_ELEVATION"),
         ),
         kind="landsat",
         uri=bundle.uri,

@@ -154,7 +154,6 @@ def _product(
             count=len(stacked.layers),
             bands=_statement(kept) or state_bands("band metadata", stacked.scales, stacked.offsets),
             offset_removed=properties.get("earthsearch:boa_offset_applied"),
-            sun_elevation=_number(properties.get("view:sun_elevation")),
         ),
         kind="stac",
         uri=redact(uri),
