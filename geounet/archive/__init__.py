@@ -1,7 +1,7 @@
 """Whole archives: many scenes on Dask workers, with a manifest that survives any crash.
 
 sources.py → engine.py → drive.py ⇄ manifest.py
-                            ⇅ cluster.py, stages.py
+                            ⇅ cluster.py, agreement.py, stages.py
                          tasks.py, strips.py (in the workers)
     catalogue.py, merging.py (what comes of the whole)
 """

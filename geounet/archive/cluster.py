@@ -271,6 +271,13 @@ class Team:
             return int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         return int(sum(worker["nthreads"] for worker in workers))
 
+    def members(self) -> list[str]:
+        """Addresses of the workers that run the network now."""
+        workers = _workers(self.client)
+        return [
+            w for w, facts in workers.items() if not self.resources or facts["resources"].get(GPU)
+        ]
+
 
 class _NoSpans(SpansSchedulerExtension):  # type: ignore[misc] # distributed has no types
     """Keeps nothing; Dask's own keeps a dict for every task that was ever submitted."""

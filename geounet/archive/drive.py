@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dask.utils import key_split
 from distributed import KilledWorker
 
+from geounet.archive.agreement import Asked, agree
 from geounet.archive.catalogue import ItemWriter
 from geounet.archive.manifest import MANIFEST, Entry, Failure, Made, Manifest, Stage
 from geounet.archive.settings import BatchResult, Event
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from geounet.archive.cluster import Team
     from geounet.archive.settings import BatchConfig
+    from geounet.model import Model
     from geounet.pipeline import RunConfig
 
 __all__ = ["Drive", "Orders", "sweep_all"]
@@ -83,8 +85,7 @@ class Orders:
 
     settings: BatchConfig
     config: RunConfig
-    model: str
-    """Digest."""
+    model: Model
     output: Path
     stop: threading.Event | None
     on_event: Callable[[Event], None] | None
@@ -126,8 +127,14 @@ class Drive:
         self._token = uuid.uuid4().hex[:8]
 
     def run(self, team: Team) -> None:
-        """Do all scenes that are pending."""
-        self._team = team
+        """Do all scenes that are pending.
+
+        Raises:
+            ConfigError: a worker lacks the engine that was told.
+        """
+        config, model = self._orders.config, self._orders.model
+        asked = Asked(config.model, model.spec, model.digest, config.engine, team.device)
+        self._team, self._engine = team, agree(team, asked)
         self._slots, self._looked = team.slots, time.monotonic()
         pending = self._manifest.pending()
         self._tell("begun", message=self._describe(team))
@@ -212,12 +219,16 @@ class Drive:
         attempt = scene.attempts + 1
         self._manifest.start(scene)
         config = self._config_of(scene).model_copy(
-            update={"device": self._team.device, "overwrite": True}
+            update={
+                "device": self._team.device,
+                "engine": self._engine,
+                "overwrite": True,
+            }
         )
         task = Task(
             scene.uri,
             config,
-            self._orders.model,
+            self._orders.model.digest,
             self._orders.output,
             threads=self._team.threads,
             again=attempt > 1 or scene.claimed,
@@ -238,7 +249,9 @@ class Drive:
         """Do a large scene with all workers together, in strips that this process writes."""
         self._spreading.add(key)
         task = self._flying[key].task
-        checked = task.config.model_copy(update={"device": "cpu"})  # the workers say what they use
+        # What the workers run on may not be here; they have agreed on an engine.
+        told = {"device": "cpu", "engine": self._orders.config.engine}
+        checked = task.config.model_copy(update=told)
         run = partial(run_spread, team=self._team, stop=self._given_up)
         tell = partial(self._hear, key)
         done = self._spreader.submit(segment, replace(task, config=checked, large=None), run, tell)

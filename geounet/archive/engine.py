@@ -73,15 +73,15 @@ def batch(
     settings, config = _settled(options, Path(output))
     folder = config.output
     check_template(settings.name)
-    digest = load_model(config.model).digest
-    orders = Orders(settings, config, digest, folder, stop, on_event, time.monotonic())
+    model = load_model(config.model)
+    orders = Orders(settings, config, model, folder, stop, on_event, time.monotonic())
     found = _found(several, folder)
     with Manifest.create(folder) as manifest:
         left = manifest.folders()
         manifest.begin({"sources": [str(s) for s in several], "options": options})
         manifest.register(
             _planned(found, settings, manifest),
-            model=digest,
+            model=model.digest,
             parameters=parameters_digest(config),
             retry_failed=settings.retry_failed,
             overwrite=config.overwrite,

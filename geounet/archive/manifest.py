@@ -57,7 +57,8 @@ Kind = Literal["input", "refused", "network", "lost", "memory", "output", "unexp
 """Why a scene failed.
 
 ``input``: the scene or a parameter is at fault. ``refused``: outputs of somebody else are in the
-way. ``network``: the source could not be reached. ``lost``: the worker died or was stopped.
+way. ``network``: the source could not be reached. ``lost``: the worker died, was stopped, or lacks
+what the others have.
 ``memory``: the worker ran out of it. ``output``: the outputs could not be written. ``unexpected``:
 an error that geounet does not raise on purpose.
 """

@@ -16,9 +16,10 @@ from uuid import uuid4
 import numpy as np
 from distributed import KilledWorker
 
+from geounet.archive.agreement import Asked, agree
 from geounet.archive.cluster import Team, gather
 from geounet.archive.tasks import model_of
-from geounet.engines import choose_engine, resolve_device, use_threads
+from geounet.engines import use_threads
 from geounet.model import Model
 from geounet.pipeline import Job, Progress, RunResult, Strip, predict_strips, run_job
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-    from geounet.engines import EngineName
     from geounet.tiling import WindowPlan
     from geounet.timing import Clock
 
@@ -98,17 +98,15 @@ def run_spread(
         on_progress: called as strips are done.
         stop: gives up when it is set, with a `TimeoutError`.
     """
+    asked = Asked(
+        job.config.model, job.model.spec, job.model.digest, job.config.engine, team.device
+    )
+    engine = agree(team, asked)
+    job = replace(job, device=team.device, engine="torch" if engine == "auto" else engine)
     model = Model(job.model.spec, job.model.source, job.model.digest)  # without its network
-    part = _Part(replace(job, model=model), team.device, team.threads)
-    settling = team.client.submit(
-        _settle, part, resources=team.resources or None, pure=False, key=f"settle-{uuid4().hex}"
-    )
-    device, engine = settling.result()
-    part = replace(part, job=replace(part.job, device=device, engine=engine))
+    part = _Part(replace(job, model=model), team.threads)
     strips = partial(_strips, part=part, team=team, stop=stop)
-    return run_job(
-        replace(job, device=device, engine=engine), on_progress=on_progress, strips=strips
-    )
+    return run_job(job, on_progress=on_progress, strips=strips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +114,7 @@ class _Part:
     """What a worker is told: handles and networks are its own."""
 
     job: Job
-    device: str
     threads: int | None
-
-
-def _settle(part: _Part) -> tuple[str, EngineName]:
-    """In a worker: the device and the engine that all workers will use."""
-    config, device = part.job.config, resolve_device(part.device)
-    model = model_of(config.model, part.job.model.digest)
-    return device, choose_engine(model, device, config.engine)
 
 
 def _predict(part: _Part, rows: tuple[int, int]) -> Strip:

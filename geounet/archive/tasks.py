@@ -21,14 +21,21 @@ from rasterio.errors import RasterioError
 from geounet.archive.manifest import Failure, Kind, Made, Output, Stage
 from geounet.archive.sources import identify
 from geounet.archive.stages import Teller, here, to_the_client
-from geounet.engines import use_threads
-from geounet.errors import GeounetError, GeounetWarning, ModelError, OutputError, SceneError
+from geounet.engines import choose_engine, resolve_device, use_threads
+from geounet.errors import (
+    ConfigError,
+    GeounetError,
+    GeounetWarning,
+    ModelError,
+    OutputError,
+    SceneError,
+)
 from geounet.model import Model, load_model
 from geounet.pipeline import Job, RunConfig, RunResult, prepare, run_job
 from geounet.remote import redact
 from geounet.staging import sweep
 
-__all__ = ["Extra", "Large", "Task", "classify", "model_of", "segment"]
+__all__ = ["Extra", "Large", "Task", "UnfitWorkerError", "classify", "model_of", "segment"]
 
 Extra: TypeAlias = Callable[[Job, RunResult], Mapping[str, Path]]
 """Makes more outputs of a scene that was done, in the worker: a function of a module, which is
@@ -104,7 +111,9 @@ def _segment(task: Task, run: Callable[..., RunResult], tell: Teller) -> Made | 
     if task.threads:
         use_threads(task.threads)
     identity = identify(task.uri)
-    job = prepare(task.uri, task.config, model_of(task.config.model, task.model))
+    model = model_of(task.config.model, task.model)
+    _check_fit(task.config, model)
+    job = prepare(task.uri, task.config, model)
     pixels = job.plan.width * job.plan.height
     if task.large is not None and pixels > task.large:
         return Large(pixels)
@@ -148,6 +157,20 @@ def _output(path: Path, root: Path) -> Output:
     return Output(path.relative_to(root).as_posix(), path.stat().st_size, digest)
 
 
+class UnfitWorkerError(GeounetError):
+    """A worker that came late and cannot do what all others agreed on."""
+
+
+def _check_fit(config: RunConfig, model: Model) -> None:
+    try:
+        choose_engine(model, resolve_device(config.device), config.engine)
+    except ConfigError as error:
+        raise UnfitWorkerError(
+            f"all workers must run what those do that the batch began with; {socket.gethostname()} "
+            f"cannot: {error}"
+        ) from error
+
+
 # -- the model -------------------------------------------------------------------------------------
 
 _model: dict[str, Model] = {}
@@ -185,8 +208,9 @@ def classify(error: BaseException) -> Kind:
     """Whose fault an error is, and so whether the scene is worth another attempt."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "memory"
-    if type(error).__name__ in {"KilledWorker", "CancelledError", "FutureCancelledError"}:
-        return "lost"  # of a scene in strips
+    lost = {"KilledWorker", "CancelledError", "FutureCancelledError"}  # of a scene in strips
+    if isinstance(error, UnfitWorkerError) or type(error).__name__ in lost:
+        return "lost"
     if isinstance(error, OutputError):
         return "output"
     if isinstance(error, SceneError) and error.passing:
