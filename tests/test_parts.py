@@ -317,6 +317,20 @@ def test_an_area_of_the_world_is_all_of_a_scene():
     assert found.inside(_window(0, 0, 300, 200)).all()
 
 
+@pytest.mark.parametrize(
+    ("crs", "south", "north"), [("EPSG:3413", 89.97, 90), ("EPSG:3031", -90, -89.97)]
+)
+def test_an_area_around_a_pole_holds_the_pole(crs, south, north):
+    grid = _grid(crs, Affine(50, 0, -5e3, 0, -50, 5e3), 200, 200)
+    cap = np.array([shapely.box(-180, south, 180, north)])
+    found = area_on_grid(cap, "EPSG:4326", grid).inside(_window(0, 0, 200, 200))
+    col, row = np.meshgrid(np.arange(200) + 0.5, np.arange(200) + 0.5)
+    to_lonlat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    _, lat = to_lonlat.transform(*_at(grid.transform, col, row))
+    assert found[np.abs(lat) > 89.971].all()
+    assert not found[np.abs(lat) < 89.969].any()
+
+
 def test_an_area_cut_at_the_antimeridian_is_whole_again():
     """RFC 7946 has polygons cut there."""
     to_crs = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32701", always_xy=True)

@@ -120,6 +120,23 @@ def test_nan_is_missing_and_stays():
 
 
 @pytest.mark.parametrize(
+    ("dtype", "nodata", "left", "right", "method", "stored"),
+    [
+        (np.uint16, 700, 650, 850, "bilinear", 701),
+        (np.int16, -9999, -9949, -10_149, "bilinear", -10_000),
+        (np.uint16, 65_535, 65_500, 1, "cubic", 65_534),  # held within the type, whose last it is
+        (np.int16, -32_768, -32_700, 1, "cubic", -32_767),
+    ],
+)
+def test_what_would_become_nodata_is_moved_by_one(dtype, nodata, left, right, method, stored):
+    dn = np.full((6, 12), left, dtype)
+    dn[:, 6:] = right
+    found = upsample(_pad(dn, method), 2, method, nodata=nodata)
+    assert nodata not in found
+    assert stored in found
+
+
+@pytest.mark.parametrize(
     ("value", "dtype", "nodata", "expected"),
     [
         (0, np.uint16, None, True),
