@@ -154,7 +154,7 @@ def _reported(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:  # the copy raises the second kind
         raise OutputError(
-            f"cannot write {path.name} in {path.parent}: {error}. "
+            f"cannot write {path.name} in {path.parent}: {str(error).rstrip('.')}. "
             f"Check that the folder is writable and that the disk has room."
         ) from error
 

@@ -97,6 +97,35 @@ def test_a_text_file(tmp_path, monkeypatch):
     assert _find("list.txt") == [str(tmp_path / "a.tif"), S3, "/x/b.tif"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("list.txt", "/x/ä.tif\r\n"), ("list.csv", "path,note\r\n/x/ä.tif,\r\n")]
+)
+def test_lists_of_windows_editors_begin_with_a_mark(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
+    assert _find(tmp_path / name) == ["/x/ä.tif"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("list.txt", b"\xe4.tif", r"text in UTF-8; .*list.txt is none: .*0xe4"),
+        ("list.csv", b"path\n\xe4.tif", r"table in UTF-8; .*list.csv is none: .*0xe4"),
+        ("list.txt", b"a\0b.tif", r"text in UTF-8; .*null"),
+        ("list.parquet", b"PAR", r"a Parquet table; .*list.parquet is none"),
+    ],
+)
+def test_lists_that_are_none(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=message):
+        _find(tmp_path / name)
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xe4.tif")
+    with pytest.raises(ConfigError, match=r"UTF-8.*rename .*xe4\.tif"):
+        _find(path)
+
+
 def test_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"/x/a.tif\n{S3}\n"))
     assert _find("-") == ["/x/a.tif", S3]

@@ -129,6 +129,14 @@ def test_exit_codes(monkeypatch, asked, answer, code):
     assert _call(monkeypatch, "a.tif", "-q") == code
 
 
+def test_a_file_of_a_windows_editor_begins_with_a_mark(monkeypatch, asked, tmp_path):
+    (tmp_path / "b.toml").write_text('sources = ["ä"]\n', encoding="utf-8-sig")
+    assert _call(monkeypatch, "--config", tmp_path / "b.toml", "-q") == 0
+    assert asked["sources"] == ["ä"]
+    (tmp_path / "b.toml").write_bytes(b'sources = ["\xe4"]\n')
+    assert _call(monkeypatch, "--config", tmp_path / "b.toml", "-q") == 2
+
+
 def test_flags_go_before_settings_and_these_before_the_file(monkeypatch, asked, tmp_path):
     file = tmp_path / "b.toml"
     file.write_text('sources = ["x"]\nthreshold = 0.1\ntile = 1\nworkers = 1\nname = "{stem}"\n')

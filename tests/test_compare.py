@@ -386,6 +386,9 @@ def test_confidence_counts_only_if_all_have_it(make_mask, make_raster, tmp_path)
     with pytest.warns(GeounetWarning, match="b_mask.tif"):
         result = mosaic([first, second], output=tmp_path / "m.tif")
     np.testing.assert_array_equal(_read(result.outputs["mask"]), [[0]])
+    with pytest.warns(GeounetWarning, match="b_mask.tif"):
+        result = mosaic([second, first], output=tmp_path / "turned.tif")
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), [[1]])
     third = _with_probability(make_mask, make_raster, "c", [[1, 1]], [[9]])
     for options in ({"probability": True}, {"shaping": Shaping(edges="contour")}):
         with pytest.raises(ConfigError, match=r"none beside .*b_mask.tif"):

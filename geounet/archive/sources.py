@@ -13,6 +13,7 @@ import os
 import re
 import string
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ from rasterio.errors import RasterioError
 from geounet import remote
 from geounet.buckets import list_pages, store_of, url_of
 from geounet.crossings import date_in_name
-from geounet.errors import ConfigError, SceneError
+from geounet.errors import ConfigError, GeounetError, SceneError
 from geounet.outlines import acquisition_time
 
 if TYPE_CHECKING:
@@ -103,6 +104,13 @@ def _local(path: str) -> Source:
     if "://" in path or path.startswith("/vsi"):
         return Source(path, None if remote.is_remote(path) else identify(path))
     absolute = os.path.abspath(path)  # noqa: PTH100 - keeps links as told
+    try:
+        absolute.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"a scene's name must be text in UTF-8, as the manifest holds it; rename "
+            f"{os.fsencode(absolute)!r}."
+        ) from error
     return Source(absolute, identify(absolute))
 
 
@@ -126,13 +134,27 @@ def _lines(lines: Iterable[str]) -> Iterator[Source]:
             yield _local(text)
 
 
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """One clear error for a list that is not what its name says."""
+    try:
+        yield
+    except GeounetError:
+        raise
+    except (ValueError, csv.Error) as error:
+        raise ConfigError(f"a list of scenes must be {what}; {path} is none: {error}.") from error
+
+
 def _text(path: Path) -> Iterator[Source]:
-    with path.open(encoding="utf-8") as file:
+    with _readable(path, "text in UTF-8"), path.open(encoding="utf-8-sig") as file:
         yield from _lines(file)
 
 
 def _csv(path: Path) -> Iterator[Source]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with (
+        _readable(path, "a table in UTF-8"),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
         rows = csv.DictReader(file)
         column = _column(rows.fieldnames or (), path)
         yield from _lines(row[column] or "" for row in rows)
@@ -151,7 +173,7 @@ def _column(names: Iterable[str], path: Path) -> str:
 
 def _stac(path: Path) -> Iterator[Source]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         features = found["features"] if found["type"] == "FeatureCollection" else [found]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -190,7 +212,7 @@ def _parquet(path: Path) -> Iterator[Source]:
     """A table of paths, or stac-geoparquet: items as rows."""
     from pyarrow import parquet  # noqa: PLC0415 - only where it is asked for
 
-    with parquet.ParquetFile(path) as file:
+    with _readable(path, "a Parquet table"), parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
         if "assets" in names:
             columns = [name for name in ("id", "assets", "links") if name in names]

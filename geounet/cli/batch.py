@@ -197,8 +197,8 @@ def _options(config: Path | None, settings: list[str], told: dict[str, Any]) -> 
     found: dict[str, Any] = {}
     if config:
         try:
-            found = tomllib.loads(config.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            found = tomllib.loads(config.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"--config is a TOML file; {config}: {error}.") from error
     for text in settings:
         found |= parse_setting(text)

@@ -251,7 +251,7 @@ def read_config(path: Path, **options: Any) -> TrainConfig:
             its rule.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"a configuration must be a TOML file: {path}: {error}.") from error
     for key in ("data", "valid"):
