@@ -538,7 +538,7 @@ def _traced_changes(
     """Tables of polygons on exact pixel edges, some at a time."""
     for code in _ORDER:
         found = tracers.pop(code).finish()
-        for some in stretches(len(found)):
+        for some in stretches(found.ends):
             part = found.part(some)
             frame = part.to_frame(grid.transform, grid.crs, min_area=shaping.min_area)
             yield frame.assign(**{"class": CHANGES[code]})

@@ -24,6 +24,7 @@ neither cross nor touch: geometries are valid by construction (OGC 06-103r4, 6.1
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -39,6 +40,7 @@ from geounet.vectors import (
     kept_offsets,
     place,
     ragged_polygons,
+    ring_blocks,
     ring_index,
     signed_areas,
 )
@@ -58,6 +60,8 @@ Floats: TypeAlias = NDArray[np.float64]
 
 _CHUNK_PIXELS = 1 << 19
 """Pixels scanned at once, so that a chunk's temporaries stay in the processor's cache."""
+_BLOCK = 1 << 17
+"""Vertices that are worked on at once."""
 
 # A cell's corners and sides, counter-clockwise in (column, row): corner 0 is the upper left one,
 # side i lies between the corners i and i + 1.
@@ -100,19 +104,46 @@ class _Segments:
     """Segments of some rows of cells; each begins at a vertex of its own."""
 
     start: Ints
-    """int64[n]: name of the vertex where it begins."""
+    """int32[n]: name of the vertex where it begins, counted from the first row of cells."""
     end: Ints
-    """int64[n]: name of the vertex where it ends."""
+    """int32[n]: name of the vertex where it ends."""
     fraction: NDArray[np.float32]
     """float32[n]: where on its lattice edge the start lies, 0 to 1."""
     steep: NDArray[np.float32]
     """float32[n]: stored probability per pixel across it; NaN beside a not-observed pixel."""
-    border: Bools
-    """bool[n]: the start lies on the edge of a not-observed pixel."""
+    flags: Bytes
+    """uint8[n]: see `_BORDER` and the ones that follow."""
     bend: Ints
-    """int64[k]: which segments have a corner on their way."""
+    """int32[k]: which segments have a corner on their way, ascending."""
     bend_at: Floats
     """float64[k, 2]: column and row of that corner."""
+
+
+_BORDER = 1
+"""The start lies on the edge of a not-observed pixel."""
+_SHORE = 2
+"""Between its start and its corner, or its end, it lies between observed pixels."""
+_BENT = 4
+"""It has a corner on its way."""
+_SHORE_ON = 8
+"""So it does from there on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chains:
+    """Segments of some rows of cells, one leading to the next: rings, and pieces of rings.
+
+    A whole ring ends where it begins. A piece begins and ends at the first or the last row.
+    """
+
+    segments: _Segments
+    """In the order of the chains."""
+    offsets: Ints
+    """int32[chains + 1]: where each begins among the segments."""
+    tail: Ints
+    """int32[chains]: name of the vertex where each ends."""
+    first_row: int
+    """Row of cells from which names are counted."""
 
 
 def _table() -> tuple[Ints, Ints]:
@@ -154,13 +185,22 @@ def _scan(field: Bytes, first_row: int, level: int, *, smooth: bool) -> _Segment
     total = down[:, :-1] + down[:, 1:]
     row, column = np.divmod(np.flatnonzero((total > 0) & (total < 4)), width - 1)
     corners = np.stack([field[row + r, column + c] for r, c in _CORNERS], axis=1)
-    return _march(corners, row + first_row, column, width, level, smooth=smooth)
+    return _march(corners, (row, column, first_row), width, level, smooth=smooth)
 
 
 def _march(
-    corners: Bytes, row: Ints, column: Ints, width: int, level: int, *, smooth: bool
+    corners: Bytes, at_cell: tuple[Ints, Ints, int], width: int, level: int, *, smooth: bool
 ) -> _Segments:
-    """Segments of the cells that the boundary passes: uint8[n, 4] corners at (row, column)."""
+    """Segments of the cells that the boundary passes.
+
+    Args:
+        corners: uint8[n, 4], stored probabilities.
+        at_cell: Row and column of each cell, and the row from which rows are counted.
+        width: Columns of the padded raster.
+        level: The least value that is water.
+        smooth: Whether to interpolate.
+    """
+    row, column, first_row = at_cell
     blank = corners == NOT_OBSERVED
     wet = (corners >= level) & ~blank
     case, saddle = _cases(corners.astype(np.float64), wet, blank, level, smooth=smooth)
@@ -174,14 +214,18 @@ def _march(
     bend, bend_at = _bends(
         (leave, reach), at, hidden, cut=saddle[cell] & (case[cell] < 16), smooth=smooth
     )
-    origin = np.stack([column[cell[bend]], row[cell[bend]]], axis=1) - 0.5
+    origin = np.stack([column[cell[bend]], row[cell[bend]] + first_row], axis=1) - 0.5
+    bent = np.zeros(len(cell), np.bool_)
+    bent[bend] = True
+    here, ahead = at[0].border, at[1].border
+    flags = _BORDER * here + _SHORE * (~here & (bent | ~ahead))
     return _Segments(
-        start=names[0],
-        end=names[1],
+        start=names[0].astype(np.int32),
+        end=names[1].astype(np.int32),
         fraction=np.where(leave >= 2, 1 - at[0].along, at[0].along).astype(np.float32),
         steep=_steepness(values, hidden) if smooth else np.zeros(len(cell), np.float32),
-        border=at[0].border,
-        bend=bend,
+        flags=(flags + _BENT * bent + _SHORE_ON * (bent & ~ahead)).astype(np.uint8),
+        bend=bend.astype(np.int32),
         bend_at=origin + bend_at,
     )
 
@@ -276,7 +320,8 @@ class Contourer:
     """Turns a water probability that arrives by rows into polygons at one of its levels.
 
     The result does not depend on how the rows are cut into strips. Memory grows with the length of
-    the boundary (about 30 bytes a pixel that it passes while rows arrive), not with the raster.
+    the boundary (13 bytes a pixel that it passes while rows arrive, about 40 at the end), not with
+    the raster.
 
     Example:
         >>> contourer = Contourer(3)
@@ -303,7 +348,7 @@ class Contourer:
         self._level = level_of(threshold)
         self._smooth = smooth
         self._rows = 0
-        self._parts: list[_Segments] = []
+        self._gathered = _Gathered(width + 2)
         self._above = np.full(width + 2, NOT_OBSERVED, np.uint8)
 
     def add(self, rows: Bytes) -> None:
@@ -329,18 +374,23 @@ class Contourer:
         field = np.full((len(rows) + 1, self._width + 2), NOT_OBSERVED, np.uint8)
         field[0] = self._above
         field[1:, 1:-1] = rows
-        self._parts.append(_scan(field, self._rows, self._level, smooth=self._smooth))
+        self._keep(field)
         self._above = field[-1]
         self._rows += len(rows)
+
+    def _keep(self, field: Bytes) -> None:
+        segments = _scan(field, self._rows, self._level, smooth=self._smooth)
+        if len(segments.start):
+            self._gathered.add(_chained(segments, self._rows))
 
     def finish(self) -> ContourPolygons:
         """The polygons of all rows so far, in row order of their first vertices."""
         field = np.full((2, self._width + 2), NOT_OBSERVED, np.uint8)
         field[0] = self._above
-        last = _scan(field, self._rows, self._level, smooth=self._smooth)
-        segments = _join([*self._parts, last])
-        self._parts = []
-        return _assemble(segments, (self._rows, self._width))
+        self._keep(field)
+        vertices = self._gathered.whole()
+        self._gathered = _Gathered(self._width + 2)
+        return _assemble(vertices, (self._rows, self._width))
 
 
 def contour_rows(strips: Iterable[Bytes], width: int, *, threshold: float = 0.5) -> ContourPolygons:
@@ -360,26 +410,290 @@ def contour_rows(strips: Iterable[Bytes], width: int, *, threshold: float = 0.5)
     return contourer.finish()
 
 
-def _join(parts: list[_Segments]) -> _Segments:
-    """Segments of all rows, in the order of the names of their starts."""
-    shift = np.cumsum([0, *(len(part.start) for part in parts)])
-    start = np.concatenate([part.start for part in parts])
-    order = np.argsort(start, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    bends = (part.bend + first for part, first in zip(parts, shift, strict=False))
-    return _Segments(
-        start=start[order],
-        end=np.concatenate([part.end for part in parts])[order],
-        fraction=np.concatenate([part.fraction for part in parts])[order],
-        steep=np.concatenate([part.steep for part in parts])[order],
-        border=np.concatenate([part.border for part in parts])[order],
-        bend=rank[np.concatenate(list(bends))],
-        bend_at=np.concatenate([part.bend_at for part in parts]),
+# -- segments become rings -------------------------------------------------------------------------
+
+
+def _chained(segments: _Segments, first_row: int) -> _Chains:
+    """Segments in the order in which they lead to each other.
+
+    Where a segment ends and none begins its chain leaves the rows; there must be as many places
+    where one begins and none ends. Joined at random these make cycles of what there is, and each
+    such cycle is cut again where chains begin.
+    """
+    order = np.argsort(segments.start)
+    start, end = segments.start[order], segments.end[order]
+    at = np.minimum(np.searchsorted(start, end), len(start) - 1)
+    leaves = start[at] != end
+    entered = np.zeros(len(start), np.bool_)
+    entered[at[~leaves]] = True
+    first = np.argsort(entered, kind="stable")  # chains that enter come before all others
+    rank = np.empty(len(first), np.int32)
+    rank[first] = np.arange(len(first), dtype=np.int32)
+    following = rank[at]
+    entries = int(leaves.sum())
+    following[leaves] = np.arange(entries)
+    walk, starts = cycles(following[first])
+    begins = walk < entries
+    begins[starts] = True
+    offsets = np.append(np.flatnonzero(begins), len(walk)).astype(np.int32)
+    walk = order[first[walk]]
+    place = np.empty(len(walk), np.int32)
+    place[walk] = np.arange(len(walk), dtype=np.int32)
+    bend = place[segments.bend]
+    sorted_bends = np.argsort(bend)
+    return _Chains(
+        segments=_Segments(
+            start=segments.start[walk],
+            end=np.empty(0, np.int32),
+            fraction=segments.fraction[walk],
+            steep=segments.steep[walk],
+            flags=segments.flags[walk],
+            bend=bend[sorted_bends],
+            bend_at=segments.bend_at[sorted_bends],
+        ),
+        offsets=offsets,
+        tail=segments.end[walk[offsets[1:] - 1]],
+        first_row=first_row,
     )
 
 
-# -- segments become rings -------------------------------------------------------------------------
+class _Growing:
+    """An array that grows in place: no pieces to put together at the end."""
+
+    def __init__(self, kind: type, columns: tuple[int, ...] = ()) -> None:
+        self._room: NDArray[Any] = np.empty((1024, *columns), kind)
+        self._size = 0
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Append rows; whole numbers that are too large for its type make that int64."""
+        if len(rows) and self._room.dtype == np.uint32 and rows.max() > np.iinfo(np.uint32).max:
+            self._room = self._room.astype(np.int64)
+        size = self._size + len(rows)
+        if size > len(self._room):
+            self._room.resize((size * 3 // 2, *self._room.shape[1:]), refcheck=False)
+        self._room[self._size : size] = rows
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """What was added, not a copy."""
+        return self._room[: self._size]
+
+
+class _Gathered:
+    """The chains of all rows so far."""
+
+    def __init__(self, width: int) -> None:
+        """Begin with none, for `width` columns of the padded raster."""
+        self._width = width
+        self._offsets, self._tail, self._bend = (_Growing(np.int64) for _ in range(3))
+        self._bend_at = _Growing(np.float64, (2,))
+        self._name, self._flags = _Growing(np.uint32), _Growing(np.uint8)
+        self._fraction, self._steep = _Growing(np.float32), _Growing(np.float32)
+
+    def add(self, chains: _Chains) -> None:
+        """Take the chains of the next rows."""
+        base, count = np.int64(2 * self._width * chains.first_row), np.int64(len(self._name))
+        segments = chains.segments
+        self._offsets.add(chains.offsets[:-1] + count)
+        self._tail.add(chains.tail + base)
+        self._bend.add(segments.bend + count)
+        self._bend_at.add(segments.bend_at)
+        self._name.add(segments.start + base)
+        self._fraction.add(segments.fraction)
+        self._steep.add(segments.steep)
+        self._flags.add(segments.flags)
+
+    def whole(self) -> _Vertices:
+        """All of them."""
+        return _Vertices(
+            offsets=np.append(self._offsets.array, len(self._name)),
+            tail=self._tail.array,
+            name=self._name.array,
+            fraction=self._fraction.array,
+            steep=self._steep.array,
+            flags=self._flags.array,
+            bend=self._bend.array,
+            bend_at=self._bend_at.array,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Vertices:
+    """The vertices of all chains, one after the other; corners on the way to the next apart."""
+
+    offsets: Ints
+    """int64[chains + 1]: where each chain begins."""
+    tail: Ints
+    """int64[chains]: name of the vertex where each ends."""
+    name: Ints
+    """uint32[n] or, of the largest rasters, int64[n]"""
+    fraction: NDArray[np.float32]
+    steep: NDArray[np.float32]
+    flags: Bytes
+    bend: Ints
+    """int64[k], ascending: after which vertices there is a corner."""
+    bend_at: Floats
+    """float64[k, 2]"""
+
+    def position(self, index: Ints, width: int) -> Floats:
+        """Column and row of vertices; pixel centres lie at halves."""
+        at, upright = np.divmod(self.name[index].astype(np.int64), 2)
+        row, column = np.divmod(at, width)
+        xy = np.stack([column, row], axis=1) - 0.5
+        xy[np.arange(len(xy)), upright] += self.fraction[index]
+        return xy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rings:
+    """Which chains make a ring, and in what order rings come."""
+
+    walk: Ints
+    """int32[chains]: chains, ring after ring."""
+    starts: Ints
+    """int64[rings]: where each ring begins in the walk."""
+    turn: Ints
+    """int64[rings]: where in the walk the chain with the ring's least name is."""
+    of_chain: Ints
+    """int64[chains]: the ring of each, numbered by their least names."""
+    order: Ints
+    """int64[rings]: the rings of the walk, by their least names."""
+
+
+def _closed(vertices: _Vertices) -> _Rings:
+    """Chains joined to rings."""
+    head = vertices.name[vertices.offsets[:-1]].astype(np.int64)
+    by_head = np.argsort(head)
+    walk, starts = cycles(by_head[np.searchsorted(head[by_head], vertices.tail)].astype(np.int32))
+    size = np.diff(starts, append=len(walk))
+    least = _least(vertices.name, vertices.offsets)[walk]
+    of_ring = _least(least, np.append(starts, len(walk)))
+    order = np.argsort(of_ring)
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    of_chain = np.empty(len(walk), np.int64)
+    of_chain[walk] = np.repeat(number, size)
+    turn = np.flatnonzero(least == np.repeat(of_ring, size))
+    return _Rings(walk, starts, turn, of_chain, order)
+
+
+def _least(values: Ints, offsets: Ints) -> Ints:
+    """The least value of each stretch of an array; no stretch is empty."""
+    least: Ints = np.minimum.reduceat(values, offsets[:-1]) if len(offsets) > 1 else values[:0]
+    return least
+
+
+def _assemble(vertices: _Vertices, shape: tuple[int, int]) -> ContourPolygons:
+    """Polygons from the chains of a raster of `shape` (rows, columns)."""
+    rings = _closed(vertices)
+    level_name, level_ring = _levels(vertices, rings)
+    is_shell, body = _bodies(level_ring, len(rings.order))
+    order = np.lexsort((~is_shell, body))
+    run_polygon = body[level_ring[::2]].astype(np.int32)
+    edge, unobserved = _touched(vertices, body[rings.of_chain], int(is_shell.sum()), shape)
+    line = _drawn(vertices, *_pieces(vertices, rings, order), shape[1] + 2)
+    return ContourPolygons(
+        shape=shape,
+        vertices=line.xy,
+        shore=line.shore,
+        steep=line.steep,
+        ring_offsets=line.offsets,
+        polygon_offsets=np.append(np.flatnonzero(is_shell[order]), len(order)),
+        touches_edge=edge,
+        touches_unobserved=unobserved,
+        _run_start=level_name[::2].copy(),
+        _run_polygon=run_polygon,
+    )
+
+
+def _levels(vertices: _Vertices, rings: _Rings) -> tuple[Ints, Ints]:
+    """Where rings cross rows of pixel centres, in row order.
+
+    Returns:
+        The name of each crossing, and its ring: int32. Along a row they take turns: water begins,
+        water ends.
+    """
+    at = np.flatnonzero(vertices.name % 2 == 0)
+    name = vertices.name[at]
+    chain = np.searchsorted(vertices.offsets, at, side="right") - 1
+    ring = rings.of_chain[chain].astype(np.int32)
+    order = np.argsort(name)
+    return name[order], ring[order]
+
+
+def _bodies(level_ring: Ints, count: int) -> tuple[Bools, Ints]:
+    """Which rings are shells, and the polygon, numbered by shell, that each ring bounds.
+
+    At a shell's leftmost crossing in its topmost row water begins, at a hole's it ends. Where that
+    water began is the crossing before, on another ring of the same polygon, which reaches further
+    up or further to the left. So the chain of these rings ends at the shell.
+
+    Args:
+        level_ring: The ring of each crossing of the rows of pixel centres, in row order.
+        count: How many rings there are.
+    """
+    first = np.empty(count, np.int64)
+    first[level_ring[::-1]] = np.arange(len(level_ring))[::-1]  # of several the last one stays
+    is_shell = first % 2 == 0
+    parent = np.arange(count)
+    holes = np.flatnonzero(~is_shell)
+    parent[holes] = level_ring[first[holes] - 1]
+    while not is_shell[parent].all():
+        parent = parent[parent]
+    number: Ints = np.cumsum(is_shell) - 1
+    return is_shell, number[parent]
+
+
+def _pieces(vertices: _Vertices, rings: _Rings, order: Ints) -> tuple[Ints, Ints, Ints]:
+    """Stretches of vertices that one after the other are the rings, each from its least name on.
+
+    Args:
+        vertices: Of all chains.
+        rings: Which chains make them.
+        order: The rings, numbered by their least names, as they are to come.
+
+    Returns:
+        First vertex of each stretch, the one after its last, and where in these stretches each
+        ring begins: int64[rings + 1].
+    """
+    ring = rings.order[order]
+    first, size = rings.starts[ring], np.diff(rings.starts, append=len(rings.walk))[ring]
+    turn = rings.turn[ring]
+    split = _split(vertices, rings.walk[turn])
+    begin = np.concatenate([[0], np.cumsum(size + 1)])
+    owner = np.repeat(np.arange(len(ring)), size + 1)
+    step = np.arange(begin[-1]) - begin[owner]
+    chain = rings.walk[first[owner] + (turn[owner] - first[owner] + step) % size[owner]]
+    start, stop = vertices.offsets[chain], vertices.offsets[chain + 1].copy()
+    start[begin[:-1]] += split
+    stop[begin[1:] - 1] = start[begin[1:] - 1] + split  # what was left out of the first one
+    whole = size == 1  # there it is the first one that was shortened
+    lone = begin[1:][whole] - 1
+    start[lone] = vertices.offsets[chain[lone]]
+    stop[lone] = start[lone] + split[whole]
+    return start, stop, begin
+
+
+def _split(vertices: _Vertices, chain: Ints) -> Ints:
+    """How many vertices of each of these chains come before the one with its least name."""
+    first, stop = vertices.offsets[chain], vertices.offsets[chain + 1]
+    offsets = np.concatenate([[0], np.cumsum(stop - first)])
+    name = vertices.name[_ranges(first, stop)]
+    least = np.repeat(_least(name, offsets), np.diff(offsets))
+    before: Ints = np.flatnonzero(name == least) - offsets[:-1]
+    return before
+
+
+def _ranges(start: Ints, stop: Ints) -> Ints:
+    """All numbers from each start up to its stop, one range after the other."""
+    size = stop - start
+    first = np.concatenate([[0], np.cumsum(size)])
+    numbers: Ints = np.arange(first[-1]) + np.repeat(start - first[:-1], size)
+    return numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -388,119 +702,86 @@ class _Line:
 
     xy: Floats
     """float64[n, 2]: column and row."""
-    ring: Ints
-    """int64[n]: which ring the vertex is on."""
     shore: Bools
     """bool[n]: the edge lies between observed pixels."""
     steep: NDArray[np.float32]
     """float32[n]: stored probability per pixel across the edge."""
+    offsets: Ints
+    """int64[rings + 1]: where each ring begins."""
 
-    def select(self, index: Ints | Bools) -> _Line:
-        return _Line(self.xy[index], self.ring[index], self.shore[index], self.steep[index])
 
-
-def _assemble(segments: _Segments, shape: tuple[int, int]) -> ContourPolygons:
-    """Polygons from all segments of a raster of `shape` (rows, columns)."""
-    following = np.searchsorted(segments.start, segments.end)
-    walk, starts = cycles(following)
-    ring = np.empty(len(walk), np.int64)
-    ring[walk] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(walk)))
-    line = _expand(segments, following, walk, ring, shape[1] + 2)
-    line = line.select(_corners(line, len(starts)))
-    is_shell = signed_areas(line.xy, _offsets(line.ring, len(starts))) > 0
-    level = np.flatnonzero(segments.start % 2 == 0)  # names between pixels of a row
-    body = _bodies(ring[level], is_shell)
-    order = np.lexsort((~is_shell, body))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    line = line.select(np.argsort(rank[line.ring], kind="stable"))
-    shells = np.flatnonzero(is_shell[order])
-    edge, unobserved = _touched(segments, body[ring], len(shells), shape)
-    return ContourPolygons(
-        shape=shape,
-        vertices=line.xy,
-        shore=line.shore,
-        steep=line.steep,
-        ring_offsets=_offsets(rank[line.ring], len(order)),
-        polygon_offsets=np.append(shells, len(order)),
-        touches_edge=edge,
-        touches_unobserved=unobserved,
-        _run_start=segments.start[level],
-        _run_polygon=body[ring[level]],
+def _drawn(vertices: _Vertices, start: Ints, stop: Ints, begin: Ints, width: int) -> _Line:
+    """Stretches of vertices, with the corners between them, as the lines of rings."""
+    bends = (np.searchsorted(vertices.bend, at) for at in (stop, start))
+    count = stop - start + np.subtract(*bends)
+    place = np.concatenate([[0], np.cumsum(count)])
+    line = _Line(
+        xy=np.empty((place[-1], 2)),
+        shore=np.empty(place[-1], np.bool_),
+        steep=np.empty(place[-1], np.float32),
+        offsets=place[begin],
     )
+    cuts = np.unique(np.searchsorted(place, np.arange(0, place[-1] + _BLOCK, _BLOCK)))
+    for low, high in pairwise(np.minimum(cuts, len(start))):
+        out = slice(place[low], place[high])
+        _draw(vertices, _ranges(start[low:high], stop[low:high]), width, line, out)
+    return _without_straight(line)
 
 
-def _expand(segments: _Segments, following: Ints, walk: Ints, ring: Ints, width: int) -> _Line:
-    """Starts and bends in the order of the rings."""
-    bent = np.zeros(len(walk), np.bool_)
-    bent[segments.bend] = True
-    place = np.empty(len(walk), np.int64)
-    place[walk] = np.cumsum(1 + bent[walk]) - 1 - bent[walk]
-    count = len(walk) + len(segments.bend)
-    xy, owner = np.empty((count, 2)), np.empty(count, np.int64)
-    shore, steep = np.empty(count, np.bool_), np.empty(count, np.float32)
-    ahead = segments.border[following]
-    xy[place] = _position(segments, width)
-    shore[place] = ~segments.border & (bent | ~ahead)
-    owner[place], steep[place] = ring, segments.steep
-    at = place[segments.bend] + 1
-    xy[at] = segments.bend_at
-    shore[at] = ~ahead[segments.bend]
-    owner[at], steep[at] = ring[segments.bend], segments.steep[segments.bend]
-    return _Line(xy, owner, shore, steep)
+def _draw(vertices: _Vertices, index: Ints, width: int, line: _Line, out: slice) -> None:
+    """Write some vertices, and the corners that follow them, into a part of a line."""
+    flags, steep = vertices.flags[index], vertices.steep[index]
+    bent = (flags & _BENT) > 0
+    place = np.cumsum(1 + bent) - 1 - bent
+    xy, shore = line.xy[out], line.shore[out]
+    xy[place] = vertices.position(index, width)
+    shore[place] = (flags & _SHORE) > 0
+    line.steep[out][place] = steep
+    at = place[bent] + 1
+    xy[at] = vertices.bend_at[np.searchsorted(vertices.bend, index[bent])]
+    shore[at] = (flags[bent] & _SHORE_ON) > 0
+    line.steep[out][at] = steep[bent]
 
 
-def _position(segments: _Segments, width: int) -> Floats:
-    """Column and row of the segments' starts; pixel centres lie at halves."""
-    at, upright = np.divmod(segments.start, 2)
-    row, column = np.divmod(at, width)
-    xy = np.stack([column, row], axis=1) - 0.5
-    xy[np.arange(len(xy)), upright] += segments.fraction
-    return xy
+def _without_straight(line: _Line) -> _Line:
+    """Only vertices that matter: not those on a straight run along a row or column of edges."""
+    keep = np.empty(len(line.xy), np.bool_)
+    for some, before, after in ring_blocks(line.offsets):
+        xy, shore, steep = line.xy[some], line.shore[some], line.steep[some]
+        straight = (line.xy[before] == xy) & (xy == line.xy[after])
+        alike = (line.shore[before] == shore) & (~shore | (line.steep[before] == steep))
+        keep[some] = ~(straight.any(axis=1) & alike)
+    offsets = np.zeros_like(line.offsets)
+    if len(keep):
+        offsets[1:] = np.cumsum(np.add.reduceat(keep, line.offsets[:-1], dtype=np.int64))
+    xy, shore, steep = (_packed(array, keep) for array in (line.xy, line.shore, line.steep))
+    return _Line(xy, shore, steep, offsets)
 
 
-def _corners(line: _Line, rings: int) -> Bools:
-    """Which vertices matter: not those on a straight run along a row or column of pixel edges."""
-    offsets = _offsets(line.ring, rings)
-    before, after = ring_index(offsets, -1), ring_index(offsets, 1)
-    straight = (line.xy[before] == line.xy) & (line.xy == line.xy[after])
-    alike = (line.shore[before] == line.shore) & (~line.shore | (line.steep[before] == line.steep))
-    keep: Bools = ~(straight.any(axis=1) & alike)
-    return keep
-
-
-def _offsets(ring: Ints, rings: int) -> Ints:
-    """Where each ring begins among vertices that are sorted by their ring."""
-    return np.concatenate([[0], np.cumsum(np.bincount(ring, minlength=rings))])
-
-
-def _bodies(ring: Ints, is_shell: Bools) -> Ints:
-    """The polygon, numbered by shell, that each ring bounds.
-
-    Along a row of pixel centres boundaries take turns: water begins, water ends. At a hole's
-    leftmost crossing in its topmost row water ends; where that water began is the crossing before,
-    on another ring of the same polygon, which reaches further up or further to the left. So the
-    chain of these rings ends at the shell.
-
-    Args:
-        ring: The ring of each crossing of the rows of pixel centres, in row order.
-        is_shell: bool[rings].
-    """
-    first = np.unique(ring, return_index=True)[1]
-    parent = np.arange(len(is_shell))
-    holes = np.flatnonzero(~is_shell)
-    parent[holes] = ring[first[holes] - 1]
-    while not is_shell[parent].all():
-        parent = parent[parent]
-    number: Ints = np.cumsum(is_shell) - 1
-    return number[parent]
+def _packed(array: NDArray[Any], keep: Bools) -> NDArray[Any]:
+    """The rows to keep, moved to the front of the array itself, of which they are a part."""
+    at = 0
+    for first in range(0, len(keep), _BLOCK):
+        rows = array[first : first + _BLOCK][keep[first : first + _BLOCK]]
+        array[at : at + len(rows)] = rows
+        at += len(rows)
+    return array[:at]
 
 
 def _touched(
-    segments: _Segments, polygon: Ints, count: int, shape: tuple[int, int]
+    vertices: _Vertices, polygon: Ints, count: int, shape: tuple[int, int]
 ) -> tuple[Bools, Bools]:
-    """Which polygons have pixels at the raster's edge, and which beside not-observed ones."""
-    xy, polygon = _position(segments, shape[1] + 2)[segments.border], polygon[segments.border]
+    """Which polygons have pixels at the raster's edge, and which beside not-observed ones.
+
+    Args:
+        vertices: Of all chains.
+        polygon: That of each chain.
+        count: How many there are.
+        shape: Rows and columns.
+    """
+    at = np.flatnonzero(vertices.flags & _BORDER)
+    xy = vertices.position(at, shape[1] + 2)
+    polygon = polygon[np.searchsorted(vertices.offsets, at, side="right") - 1]
     frame = (xy == 0).any(axis=1) | (xy == shape[::-1]).any(axis=1)
     edge, unobserved = (np.bincount(polygon[at], minlength=count) > 0 for at in (frame, ~frame))
     return edge, unobserved
@@ -584,6 +865,12 @@ class ContourPolygons:
             _run_start=self._run_start[:0],
             _run_polygon=self._run_polygon[:0],
         )
+
+    @property
+    def ends(self) -> Ints:
+        """Where each polygon begins in `vertices`, and the end of the last one."""
+        ends: Ints = self.ring_offsets[self.polygon_offsets]
+        return ends
 
     def bound_points(self) -> Floats:
         """Vertices at the end of an edge that is no shore: float64[k, 2], column and row."""

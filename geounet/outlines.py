@@ -415,7 +415,7 @@ class Outliner:
             return table_of(attributes | extra, geometries, at, to_crs)
 
         whole = self._shaping.needs_neighbours
-        return (table(some) for some in stretches(len(found), whole=whole))
+        return (table(some) for some in stretches(found.ends, whole=whole))
 
     def _attributes(
         self, measures: tuple[Floats, Floats], pixels: Floats, known: dict[str, NDArray[Any]]
@@ -481,7 +481,7 @@ class Outliner:
             columns = lines.attributes(transform, at.crs, gradient=self._gradient)
             return table_of({**columns, **extra}, lines.geometries(), at, to_crs)
 
-        return (table(some) for some in stretches(len(found)))
+        return (table(some) for some in stretches(found.ends))
 
     def tables(
         self,

@@ -61,10 +61,16 @@ _CLASS_NAMES = {0: "land", 1: "water", 2: "obscured", 255: "not observed"}
 _UNOBSERVED = (2, 255)
 _CHUNK_PIXELS = 1 << 19
 """Pixels scanned at once, so that a chunk's temporaries stay in the processor's cache."""
+_BLOCK = 1 << 17
+"""Vertices that are worked on at once."""
 _STRIP_PIXELS = 1 << 23
 """Pixels read at once from a file."""
 _FEATURES = 20_000
-"""Features of which geometries are made at once."""
+"""Features of which geometries are made at once, at most."""
+_CHORD_PIXELS = 256.0
+"""Longest edge whose length is that of a chord."""
+_VERTICES = 1 << 19
+"""Vertices of which geometries are made at once, at most; a feature with more comes alone."""
 
 
 # -- the mask's rows become corners ----------------------------------------------------------------
@@ -586,6 +592,12 @@ class PixelPolygons:
             touches_unobserved=self.touches_unobserved[some],
         )
 
+    @property
+    def ends(self) -> Ints:
+        """Where each feature begins in `corners`, and the end of the last one."""
+        ends: Ints = self.ring_offsets[self.polygon_offsets[self.feature_offsets]]
+        return ends
+
     def bound_points(self) -> Floats:
         """Corners that are no shore: float64[k, 2], column and row."""
         return self.corners[self.bound].astype(np.float64)
@@ -733,16 +745,22 @@ def ragged_polygons(
     return made
 
 
-def stretches(count: int, *, whole: bool = False) -> Iterator[slice]:
+def stretches(ends: Ints, *, whole: bool = False) -> Iterator[slice]:
     """Some thousand features after the other, or all of them; one empty stretch if there are none.
 
     Args:
-        count: How many features there are.
+        ends: Where each feature begins among all vertices, and the end of the last one.
         whole: Whether all must stay together.
     """
-    step = max(count, 1) if whole else _FEATURES
-    for first in range(0, max(count, 1), step):
-        yield slice(first, min(first + step, count))
+    count, first = len(ends) - 1, 0
+    if whole or not count:
+        yield slice(0, count)
+        return
+    while first < count:
+        stop = int(np.searchsorted(ends, ends[first] + _VERTICES, side="right")) - 1
+        stop = min(max(stop, first + 1), first + _FEATURES, count)
+        yield slice(first, stop)
+        first = stop
 
 
 def signed_areas(xy: Floats, offsets: Ints) -> Floats:
@@ -752,10 +770,27 @@ def signed_areas(xy: Floats, offsets: Ints) -> Floats:
         xy: float64[n, 2], the rings' vertices, the first one not repeated.
         offsets: int64[rings + 1], where each ring begins.
     """
-    local = xy - np.repeat(xy[offsets[:-1]], np.diff(offsets), axis=0)
-    ahead = local[ring_index(offsets, 1)]
-    twice: Floats = np.add.reduceat(cross(local, ahead), offsets[:-1])
+    twice = np.zeros(len(offsets) - 1)
+    for some, _, after in ring_blocks(offsets):
+        low, high = np.searchsorted(offsets, (some.start, some.stop - 1), side="right")
+        begins = np.maximum(offsets[low - 1 : high], some.start) - some.start
+        size = np.diff(begins, append=some.stop - some.start)
+        origin = np.repeat(xy[offsets[low - 1 : high]], size, axis=0)
+        product = cross(xy[some] - origin, xy[after] - origin)
+        twice[low - 1 : high] += np.add.reduceat(product, begins)
     return twice / 2
+
+
+def ring_blocks(offsets: Ints) -> Iterator[tuple[slice, Ints, Ints]]:
+    """Some vertices of rings at a time, and for each of them the ones before and after it."""
+    for start in range(0, int(offsets[-1]), _BLOCK):
+        stop = min(start + _BLOCK, int(offsets[-1]))
+        before, after = np.arange(start - 1, stop - 1), np.arange(start + 1, stop + 1)
+        low, high = np.searchsorted(offsets, (start, stop))  # of rings that begin here
+        before[offsets[low:high] - start] = offsets[low + 1 : high + 1] - 1
+        low, high = np.searchsorted(offsets, (start, stop), side="right")  # of those that end here
+        after[offsets[low:high] - 1 - start] = offsets[low - 1 : high - 1]
+        yield slice(start, stop), before, after
 
 
 def cross(one: Floats, two: Floats) -> Floats:
@@ -891,15 +926,19 @@ def ground_areas(
     scale = _scale(transform, crs, shape)
     if scale is None:
         return _geodesic(on_map(geometries, transform), cast("pyproj.CRS", crs))[0]
-    start, end, feature = _ring_edges(shapely.orient_polygons(geometries))
-    first = start[np.searchsorted(feature, np.arange(len(geometries)))][feature]
-    total = np.zeros(len(start))
-    for fx, fy in zip(scale.area_x, scale.area_y, strict=True):
-        along = _between(fx, start[:, 0]) - _between(fx, end[:, 0])
-        total += along * (
-            (_between(fy, start[:, 1]) + _between(fy, end[:, 1])) / 2 - _between(fy, first[:, 1])
-        )
-    return np.abs(np.bincount(feature, weights=total, minlength=len(geometries)))
+    rings, feature, is_shell = _rings_of(geometries)
+    first = shapely.get_coordinates(shapely.get_point(rings, 0))[:, 1]
+    total = np.zeros(len(rings))
+    for start, end, ring in _edge_blocks(rings):
+        product = np.zeros(len(start))
+        for fx, fy in zip(scale.area_x, scale.area_y, strict=True):
+            along = _between(fx, start[:, 0]) - _between(fx, end[:, 0])
+            down = (_between(fy, start[:, 1]) + _between(fy, end[:, 1])) / 2
+            # measured from the ring's first row, so that small ones keep all their digits
+            product += along * (down - _between(fy, first)[ring])
+        total += np.bincount(ring, weights=product, minlength=len(rings))
+    sizes = np.where(is_shell, 1, -1) * np.abs(total)
+    return np.bincount(feature, weights=sizes, minlength=len(geometries)).astype(np.float64)
 
 
 def _between(table: Floats, at: Floats) -> Floats:
@@ -937,26 +976,51 @@ def ground_lengths(
     Returns:
         float64[n]
     """
-    start, end, feature = _ring_edges(densified(geometries, 256.0))
+    lines, feature, _ = _rings_of(geometries)
     if crs is not None and crs.get_geod() is not None and crs.geodetic_crs is not None:
-        in_space = _geocentric(transform, crs)
-        steps = in_space(*end.T) - in_space(*start.T)
+        place_of = _geocentric(transform, crs)
     else:
         unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
-        steps = unit * ((end - start) @ np.array(transform.column_vectors[:2]))
-    sizes = np.linalg.norm(steps, axis=1)
-    return np.bincount(feature, weights=sizes, minlength=len(geometries)).astype(np.float64)
+        a, b, _, d, e, _ = (unit * number for number in transform[:6])
+
+        def place_of(x: Floats, y: Floats) -> Floats:
+            return np.stack([a * x + b * y, d * x + e * y], axis=-1)
+
+    total = np.zeros(len(lines))
+    for start, end, line in _edge_blocks(lines):
+        pieces, owner, step = _cut_up(start, end, _CHORD_PIXELS)
+        low, high = (start[owner] + at[:, None] * step for at in (pieces, pieces + 1))
+        sizes = np.linalg.norm(place_of(*high.T) - place_of(*low.T), axis=1)
+        total += np.bincount(line[owner], weights=sizes, minlength=len(lines))
+    return np.bincount(feature, weights=total, minlength=len(geometries)).astype(np.float64)
 
 
-def _ring_edges(geometries: NDArray[np.object_]) -> tuple[Floats, Floats, Ints]:
-    """Both ends of all edges, and whose they are: float64[n, 2] twice and int64[n]."""
+def _cut_up(start: Floats, end: Floats, longest: float) -> tuple[Ints, Ints, Floats]:
+    """Edges in pieces that are no longer: each piece's number, its edge, and its vector."""
+    step = end - start
+    count = np.maximum(np.ceil(np.linalg.norm(step, axis=1) / longest), 1).astype(np.int64)
+    owner = np.repeat(np.arange(len(count)), count)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    return number, owner, (step / count[:, None])[owner]
+
+
+def _rings_of(geometries: NDArray[np.object_]) -> tuple[NDArray[np.object_], Ints, Bools]:
+    """The rings of polygons, or lines; whose they are; and which ones bound from outside."""
     parts, feature = shapely.get_parts(geometries, return_index=True)
-    if len(parts) and shapely.get_dimensions(parts[0]) == 2:
-        parts, part = shapely.get_rings(parts, return_index=True)
-        feature = feature[part]
-    xy, line = shapely.get_coordinates(parts, return_index=True)
-    edge = np.flatnonzero(line[:-1] == line[1:])
-    return xy[edge], xy[edge + 1], feature[line[edge]]
+    if not (len(parts) and shapely.get_dimensions(parts[0]) == 2):
+        return parts, feature, np.ones(len(parts), np.bool_)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    return rings, feature[part], np.diff(part, prepend=-1) > 0
+
+
+def _edge_blocks(lines: NDArray[np.object_]) -> Iterator[tuple[Floats, Floats, Ints]]:
+    """Both ends of some edges at a time, and whose they are."""
+    xy, line = shapely.get_coordinates(lines, return_index=True)
+    for first in range(0, len(xy) - 1, _BLOCK):
+        some = slice(first, first + _BLOCK + 1)
+        owner = line[some]
+        edge = np.flatnonzero(owner[:-1] == owner[1:])
+        yield xy[some][edge], xy[some][edge + 1], owner[edge]
 
 
 def densified(geometries: NDArray[np.object_], longest: float) -> NDArray[np.object_]:

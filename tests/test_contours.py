@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geounet import contours
+from geounet import contours, vectors
 from geounet.contours import Contourer, ContourPolygons, contour_rows, level_of, stretched
 from geounet.errors import ConfigError
 from geounet.vectors import polygonize_rows
@@ -305,7 +307,7 @@ def test_constant_pixels_are_dropped_as_they_are_scanned() -> None:
     contourer = Contourer(1000)
     for _ in range(20):
         contourer.add(np.full((1000, 1000), 250, np.uint8))
-    held = sum(getattr(part, name).nbytes for part in contourer._parts for name in part.__slots__)
+    held = len(pickle.dumps(contourer._gathered))
     assert held < 20_000 * 2 * 40  # two vertices a row; the pixels were 20 MB
     assert contourer.finish().geometries()[0].area == 2e7
 
@@ -315,6 +317,35 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = found(field)
     monkeypatch.setattr(contours, "_CHUNK_PIXELS", 90 * 7)
     assert (found(field).vertices == whole.vertices).all()
+    areas = shapely.area(whole.geometries())
+    for module in (contours, vectors):
+        monkeypatch.setattr(module, "_BLOCK", 50)
+    cut = found(field)
+    assert (cut.vertices == whole.vertices).all()
+    assert (cut.ring_offsets == whole.ring_offsets).all()
+    assert cut.areas() == pytest.approx(areas)
+
+
+def test_memory_grows_by_the_boundary_alone() -> None:
+    """At the end about 50 bytes a vertex are held at once, 21 of which are the result."""
+    field = np.random.default_rng(4).integers(0, 251, (600, 600)).astype(np.uint8)
+    contourer = Contourer(600)
+    contourer.add(field)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    polygons = contourer.finish()
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert peak < 90 * len(polygons.vertices)  # the parts that are worked on at once included
+
+
+def test_names_beyond_32_bits() -> None:
+    """Of rasters with over two billion pixels."""
+    names = contours._Growing(np.uint32)
+    names.add(np.array([5, 2**32 - 1]))
+    assert names.array.dtype == np.uint32
+    names.add(np.array([2**32, 2**40]))
+    assert names.array.tolist() == [5, 2**32 - 1, 2**32, 2**40]
 
 
 def test_a_hundredth_of_a_pixel_from_the_true_shore() -> None:
