@@ -396,6 +396,17 @@ def test_no_scenes_and_nothing_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_long_listings_say_how_far_they_are(batch, inputs, monkeypatch):
+    monkeypatch.setattr(engine, "_LISTING", 0.0)
+    result, events = batch(inputs, **FAST)
+    assert result.done == 6
+    assert [(e.kind, e.total, e.done) for e in events[:6]] == [
+        ("waiting", n, 0) for n in range(1, 7)
+    ]
+    assert events[5].message == "all scenes are listed first; 6 so far"
+    assert events[6].kind == "begun"
+
+
 def test_the_parameters_that_decide_what_an_output_says():
     base = engine.parameters_digest(RunConfig())
     same = {"output": Path("x"), "name": "y", "device": "cuda", "batch": 3, "overwrite": True}

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import rasterio
 
+from geounet.archive import cluster as clusters
 from geounet.archive.cluster import Layout, Machine, Seen, carried, gather, judge, plan_layout
 from geounet.errors import ConfigError, GeounetWarning
 
@@ -135,3 +136,30 @@ def test_a_script_runs_once_though_it_guards_nothing(tmp_path):
         [sys.executable, script], capture_output=True, text=True, timeout=120, env=env, check=True
     )
     assert done.stdout.split() == ["run", "3"]
+
+
+class _Starting:
+    """A cluster whose workers come up one by one, at each wait that ended in vain."""
+
+    def __init__(self, wanted):
+        self.up, self.wanted, self.scheduler = 0, wanted, self
+
+    def wait_for_workers(self, count, timeout):
+        assert (count, timeout) == (self.wanted, clusters._SAID_EVERY)
+        if self.up < count:
+            self.up += 1
+            raise TimeoutError
+
+    def identity(self, **_):
+        return {"workers": dict.fromkeys(range(self.up))}
+
+    def sync(self, call, **options):
+        return call(**options)
+
+
+def test_how_many_workers_have_started_is_said_until_all_have():
+    said = []
+    clusters._await_workers(_Starting(3), 3, said.append)
+    assert [text.split(" in ")[0] for text in said] == [
+        f"{up} of 3 worker processes have started" for up in (1, 2, 3)
+    ]

@@ -50,6 +50,8 @@ def test_a_batch_from_beginning_to_status(scenes, network, tmp_path):
     assert process.returncode == 3, errors
     assert f"failed: {scenes}/bad.tif: SceneError" in errors
     assert "3 of 4 scenes done, 1 failed" in errors
+    said = errors.splitlines()
+    assert said[0] == "waiting: worker processes start: 1"
     lines = output.splitlines()
     assert lines[0].split() == ["state", "finished"]
     assert any(line.split()[:2] == ["done", "3"] for line in lines)

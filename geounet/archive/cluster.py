@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections import Counter
 from contextlib import ExitStack, contextmanager
@@ -36,7 +37,7 @@ from geounet.engines import count_gpus
 from geounet.errors import ConfigError, GeounetWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from distributed import Worker
 
@@ -47,6 +48,8 @@ GPU = "GPU"
 
 _MEMORY = 2 << 30
 """Bytes that a worker needs at least."""
+_SAID_EVERY = 5.0
+"""Seconds between words on what is waited for."""
 _CORES = 4
 """Cores that a network uses well; a machine with more gets more workers."""
 
@@ -322,6 +325,7 @@ def gather(
     workers: int | None = None,
     threads: int | None = None,
     patience: float = 60.0,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Team]:
     """Workers for as long as the block lasts.
 
@@ -331,7 +335,8 @@ def gather(
         device: what scenes run on.
         workers: processes on this machine; None chooses.
         threads: threads of the network in each; None chooses.
-        patience: seconds to wait for the first worker.
+        patience: seconds to wait for the first worker of an existing cluster.
+        on_wait: called with what is waited for, now and then.
 
     Raises:
         ConfigError: a layout that would oversubscribe cores or GPUs, or no scheduler there.
@@ -340,9 +345,13 @@ def gather(
         if scheduler is None:
             machine = Machine.this()
             layout = plan_layout(machine, device=device, workers=workers, threads=threads)
-            team = _start(stack, layout, device)
+            on_wait(f"worker processes start: {layout.workers}")
+            team = _start(stack, layout, device, on_wait)
         else:
-            team = _join(_connect(stack, scheduler, patience), device, threads, patience)
+            client = _connect(stack, scheduler, patience)
+            if not _workers(client):
+                on_wait(f"workers of {client.scheduler.address}; there are none yet")
+            team = _join(client, device, threads, patience)
         settings = _Settings(carried(), ours=scheduler is None)
         team.client.register_plugin(settings)
         stack.callback(_forget, team.client, settings)
@@ -394,14 +403,14 @@ def _workers_that_leave_scripts_alone() -> Iterator[None]:
         spawn.get_preparation_data = prepare
 
 
-def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
+def _start(stack: ExitStack, layout: Layout, device: str, on_wait: Callable[[str], None]) -> Team:
     stack.enter_context(dask.config.set(_SETTINGS))
     stack.enter_context(_workers_that_leave_scripts_alone())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")
         cluster = stack.enter_context(_LocalTeam(layout, "127.0.0.1:8787"))
     client = stack.enter_context(Client(cluster))
-    client.wait_for_workers(layout.workers)
+    _await_workers(client, layout.workers, on_wait)
     return Team(
         client,
         "cuda" if layout.gpus else "cpu" if device == "auto" else device,
@@ -410,6 +419,20 @@ def _start(stack: ExitStack, layout: Layout, device: str) -> Team:
         _dashboard(client),
         ours=True,
     )
+
+
+def _await_workers(client: Client, wanted: int, on_wait: Callable[[str], None]) -> None:
+    """Wait for worker processes, which load their libraries first, as long as it takes."""
+    start = time.monotonic()
+    while True:
+        try:
+            client.wait_for_workers(wanted, timeout=_SAID_EVERY)
+        except TimeoutError:
+            seconds = time.monotonic() - start
+            up = len(_workers(client))
+            on_wait(f"{up} of {wanted} worker processes have started in {seconds:.0f} s")
+        else:
+            return
 
 
 def _dashboard(client: Client) -> str | None:

@@ -144,6 +144,10 @@ class Drive:
         finally:
             self._abandon()
 
+    def wait_for(self, what: str) -> None:
+        """Say what is waited for."""
+        self._tell("waiting", message=what)
+
     def _loop(self, pending: Iterator[Entry]) -> None:
         while True:
             self._look()

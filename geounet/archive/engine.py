@@ -20,7 +20,7 @@ from geounet.archive.cluster import gather
 from geounet.archive.drive import Drive, Orders, sweep_all
 from geounet.archive.manifest import Manifest, Planned
 from geounet.archive.merging import merge_polygons
-from geounet.archive.settings import BatchConfig
+from geounet.archive.settings import BatchConfig, Event
 from geounet.archive.sources import (
     Source,
     check_template,
@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
-    from geounet.archive.settings import BatchResult, Event
+    from geounet.archive.settings import BatchResult
 
 __all__ = ["batch", "parameters_digest"]
+
+
+_LISTING = 5.0
+"""Seconds between words on how many scenes are listed."""
 
 
 def batch(
@@ -80,7 +84,7 @@ def batch(
         left = manifest.folders()
         manifest.begin({"sources": [str(s) for s in several], "options": options})
         manifest.register(
-            _planned(found, settings, manifest),
+            _counted(_planned(found, settings, manifest), orders),
             model=model.digest,
             parameters=parameters_digest(config),
             retry_failed=settings.retry_failed,
@@ -94,6 +98,7 @@ def batch(
                 device=config.device,
                 workers=settings.workers,
                 threads=settings.threads,
+                on_wait=drive.wait_for,
             ) as team:
                 drive.run(team)
         result = drive.end()
@@ -167,6 +172,18 @@ def _planned(
             for source in page:
                 identity = source.identity or asked.get(source.uri)
                 yield Planned(source.uri, target_of(source.uri, settings.name), identity)
+
+
+def _counted(scenes: Iterator[Planned], orders: Orders) -> Iterator[Planned]:
+    """The same scenes; how many there are so far is told where listing them takes long."""
+    told = time.monotonic()
+    for count, scene in enumerate(scenes, start=1):
+        yield scene
+        if orders.on_event and time.monotonic() - told > _LISTING:
+            told = time.monotonic()
+            seconds = round(told - orders.start, 3)
+            message = f"all scenes are listed first; {count} so far"
+            orders.on_event(Event("waiting", count, 0, 0, 0, seconds, message=message))
 
 
 def _unknown(source: Source) -> bool:
