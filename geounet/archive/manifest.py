@@ -277,7 +277,8 @@ class Manifest:
             ) from error
         except (OSError, sqlite3.Error) as error:
             raise OutputError(
-                f"a batch keeps its manifest in the output folder; cannot open {path}: {error}."
+                f"a batch keeps its manifest in the output folder; cannot open {path}: {error}. "
+                f"Make room there and see that it may be written to, or choose another --output."
             ) from error
         return cls(database, folder, lock)
 
