@@ -507,6 +507,24 @@ def test_a_lake_across_two_zones_is_one_polygon(make_mask, tmp_path, small_strip
         assert file.res[0] == pytest.approx(10 if crs != "EPSG:4326" else 1.1e-4, rel=0.2)
 
 
+def test_a_mask_of_another_crs_lies_in_the_middle(make_mask, tmp_path, small_strips):
+    """It takes the columns that it covers, and none to their right or left."""
+    unseen = make_mask(np.full((60, 90), 255), "unseen.tif")
+    to_lonlat = pyproj.Transformer.from_crs(32629, 4326, always_xy=True)
+    west, north = to_lonlat.transform(X + 303, Y - 204)
+    step = 1e-5
+    water = make_mask(
+        np.ones((200, 300)), "w.tif", crs="EPSG:4326",
+        transform=Affine(step, 0, west, 0, -step, north),
+    )  # fmt: skip
+    result = mosaic([unseen, water], output=tmp_path / "m.tif")
+    col, row = np.meshgrid(np.arange(90) + 0.5, np.arange(60) + 0.5)
+    lon, lat = to_lonlat.transform(*_at(UTM, col, row))
+    inside = (lon > west) & (lon < west + 300 * step) & (lat < north) & (lat > north - 200 * step)
+    np.testing.assert_array_equal(_read(result.outputs["mask"]), np.where(inside, 1, 255))
+    assert 0 < inside.sum() < 900
+
+
 @pytest.mark.parametrize("crs", [None, "EPSG:4326", "EPSG:32601"])
 def test_a_lake_across_the_antimeridian_is_one_polygon(make_mask, tmp_path, small_strips, crs):
     tiles = [
