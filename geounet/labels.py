@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import geopandas
 import numpy as np
-import rasterio
 import shapely
 from affine import Affine
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.windows import Window as RasterWindow
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.products.raster import open_raster
 from geounet.scene import Grid, Scene, open_scene
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import rasterio
     from numpy.typing import ArrayLike, NDArray
 
     from geounet.tiling import Window
@@ -247,7 +248,7 @@ class RasterLabels:
         Raises:
             SceneError: it cannot be read, is on another grid, or lacks the band.
         """
-        with _quiet_open(path) as source:
+        with open_raster(path, what="label") as source:
             _check_alignment(path, Grid(source.crs, source.transform, *source.shape[::-1]), grid)
             return cls(path, rules, source.nodata, _band_number(path, source, rules.band))
 
@@ -258,7 +259,7 @@ class RasterLabels:
             SceneError: it is damaged, or holds a value that no class has.
         """
         area = RasterWindow(window.col, window.row, window.width, window.height)
-        with _quiet_open(self.path) as source:
+        with open_raster(self.path, what="label") as source:
             try:
                 values = source.read(self.band, window=area)
             except RasterioError as error:
@@ -279,18 +280,6 @@ class RasterLabels:
                 f"classes are {', '.join(self.rules.classes)}."
             )
         return labels
-
-
-def _quiet_open(path: Path) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            return rasterio.open(path)
-        except (RasterioError, OSError) as error:
-            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-            raise SceneError(
-                f"a label must be a raster that GDAL opens; {path} is none: {reason}."
-            ) from error
 
 
 def _band_number(path: Path, source: rasterio.DatasetReader, band: str | int | None) -> int:
