@@ -43,13 +43,14 @@ from geounet.mask import (
 )
 from geounet.outlines import (
     LAYERS,
+    Origin,
     Outliner,
     Shaping,
     Site,
-    acquisition_time,
     check_crs,
     reshaped,
     table_of,
+    time_of,
 )
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.scene import Grid
@@ -658,8 +659,9 @@ def mosaic(
     check_free(outputs, overwrite=overwrite)
     layers = _layers(masks, grids, grid, needed=probability or shaping.edges == "contour")
     sure = layers[0].probability is not None
-    tags = _mosaic_tags(masks)
-    outliner = Outliner(grid.width, shaping, shoreline=shoreline, probability=sure)
+    origins = [_origin(path) for path in masks]
+    tags = _mosaic_tags(masks, origins)
+    outliner = Outliner(grid.width, shaping, shoreline=shoreline, probability=sure, origins=origins)
     with staged(outputs) as drafts, rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
         tally = _write_mosaic(
             layers, grid, drafts, tags=tags, outliner=outliner, on_progress=on_progress
@@ -710,12 +712,12 @@ def _write_mosaic(
             else None
         )
         for rows in _strips(grid):
-            codes, level = _merge(layers, grid.width, rows)
+            codes, level, origin = _merge(layers, grid.width, rows)
             mask.write(codes)
             if chance and level is not None:
                 chance.write(level)
             tally.add(codes)
-            outliner.add(codes, level)
+            outliner.add(codes, level, origin)
             if on_progress:
                 on_progress(Progress(rows[1], grid.height))
     return tally
@@ -725,9 +727,17 @@ def _lower(tags: Mapping[str, str], *names: str) -> dict[str, str]:
     return {name.lower(): tags[name] for name in names if name in tags}
 
 
-def _mosaic_tags(masks: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
+def _origin(path: str | os.PathLike[str]) -> Origin:
+    """The scene of a mask, as a run writes it into the tags, or else the mask itself."""
+    with open_raster(path, what="mask") as source:
+        return Origin(source.tags().get("SOURCE") or file_name(path), time_of(source))
+
+
+def _mosaic_tags(
+    masks: Sequence[str | os.PathLike[str]], origins: Sequence[Origin]
+) -> dict[str, str]:
     names = ", ".join(file_name(path) for path in masks)
-    when = _common_time([acquisition_time(path) or "" for path in masks])
+    when = _common_time([origin.acquired or "" for origin in origins])
     return {
         "GEOUNET_VERSION": geounet.__version__,
         "SOURCES": names,
@@ -860,12 +870,16 @@ def _place_probability(path: str, own: Grid, grid: Grid) -> _Placed:
 
 def _merge(
     layers: Sequence[_Layer], width: int, rows: tuple[int, int]
-) -> tuple[Bytes, Bytes | None]:
-    """Codes of rows of the mosaic, and their probabilities where the masks have them."""
+) -> tuple[Bytes, Bytes | None, NDArray[np.uint16]]:
+    """Codes of rows of the mosaic, their probabilities where the masks have them, whose they are.
+
+    The last are numbers of layers; 0 where no mask observed anything.
+    """
     codes = np.full((rows[1] - rows[0], width), NOT_OBSERVED, np.uint8)
     level = codes.copy() if layers[0].probability else None
     best = np.zeros(codes.shape, np.int16)
-    for layer in layers:
+    origin = np.zeros(codes.shape, np.uint16)
+    for number, layer in enumerate(layers):
         if layer.mask.rows[1] <= rows[0] or layer.mask.rows[0] >= rows[1]:
             continue
         own = layer.mask.read(rows)
@@ -877,10 +891,11 @@ def _merge(
         part = slice(*layer.mask.cols)
         better = merit > best[:, part]
         codes[:, part][better] = own[better]
+        origin[:, part][better] = number
         best[:, part][better] = merit[better]
         if level is not None and chance is not None:
             level[:, part][better] = chance[better]
-    return codes, level
+    return codes, level, origin
 
 
 _MERIT = np.zeros(256, np.int16)

@@ -45,7 +45,7 @@ from geounet.vectors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import rasterio
     from affine import Affine
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYERS",
+    "Origin",
     "Outliner",
     "Outlines",
     "Shaping",
@@ -261,6 +262,72 @@ def _surplus(possible: PixelPolygons, host: Ints, size: Floats) -> Floats:
     return surplus
 
 
+# -- where pixels come from ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A scene of several that a raster was put together from."""
+
+    source: str
+    acquired: str | None = None
+    """In ISO 8601."""
+
+
+class _Origins:
+    """The scenes of polygons, from the runs of pixels that they are made of.
+
+    A run of one scene's pixels below a pixel of the same scene tells nothing new, so only the
+    topmost ones are kept.
+    """
+
+    def __init__(self, width: int, origins: Sequence[Origin]) -> None:
+        self._origins = origins
+        self._above = np.zeros((1, width), np.uint16)
+        self._parts: list[Ints] = []
+        self._rows = 0
+
+    def add(self, wet: Bools, origin: Ints) -> None:
+        """Take the next rows: where polygons are, and the number of each pixel's origin."""
+        label = np.where(wet, origin + 1, 0).astype(np.uint16)
+        beside = np.pad(label, ((0, 0), (1, 0)))[:, :-1]
+        begins = wet & (label != beside)
+        starts = np.maximum.accumulate(
+            np.where(wet & (beside == 0), np.arange(wet.shape[1], dtype=np.int32), 0), axis=1
+        )
+        known = wet & (label == np.concatenate([self._above, label[:-1]]))
+        at = np.flatnonzero(begins)
+        run = np.cumsum(begins.ravel())[known.ravel()] - 1
+        new = np.ones(len(at), np.bool_)
+        new[run] = False
+        y, x = np.divmod(at[new], wet.shape[1])
+        self._parts.append(np.stack([starts[y, x], y + self._rows, label[y, x] - 1], axis=1))
+        self._above = label[-1:]
+        self._rows += len(wet)
+
+    def finish(self, polygons: PixelPolygons | ContourPolygons) -> dict[str, NDArray[Any]]:
+        """`source` and, if one of the origins has a time, `acquired` of each polygon."""
+        runs = np.concatenate([np.empty((0, 3), np.int64), *self._parts])
+        owner = polygons.feature_of(runs[:, 0], runs[:, 1])
+        pairs = np.unique(np.stack([owner, runs[:, 2]], axis=1), axis=0)
+        cuts = np.searchsorted(pairs[:, 0], np.arange(1, len(polygons)))
+        groups = [tuple(group) for group in np.split(pairs[:, 1], cuts)][: len(polygons)]
+        sources = {group: ", ".join(self._sources(group)) for group in set(groups)}
+        columns = {"source": np.array([sources[group] for group in groups], object)}
+        if any(origin.acquired for origin in self._origins):
+            times = {group: self._times(group) for group in set(groups)}
+            columns["acquired"] = np.array([times[group] for group in groups], object)
+        return columns
+
+    def _sources(self, group: tuple[int, ...]) -> list[str]:
+        return sorted({self._origins[number].source for number in group})
+
+    def _times(self, group: tuple[int, ...]) -> str | None:
+        """The time of all, or the first and the last one."""
+        times = sorted({time for n in group if (time := self._origins[n].acquired)})
+        return "/".join(dict.fromkeys([times[0], times[-1]])) if times else None
+
+
 # -- gathering -------------------------------------------------------------------------------------
 
 
@@ -282,6 +349,7 @@ class Outliner:
         polygons: bool = True,
         shoreline: bool = False,
         probability: bool = False,
+        origins: Sequence[Origin] = (),
     ) -> None:
         """Start at the top of a raster.
 
@@ -291,6 +359,8 @@ class Outliner:
             polygons: Whether `polygons` will be asked for.
             shoreline: Whether `shorelines` will be asked for.
             probability: Whether rows of probability will come with the rows of codes.
+            origins: The scenes that the raster was put together from, if polygons shall name
+                theirs; the number of each pixel's will come with the rows.
 
         Raises:
             ConfigError: If contours are asked for without probability.
@@ -316,19 +386,25 @@ class Outliner:
         self._gradient = probability
         water = polygons and probability and shaping.code == 1
         self._statistics = _Statistics(width) if water else None
+        self._origins = _Origins(width, origins) if polygons and origins else None
         self._seeds = _Seeds(width, shaping.code) if polygons and shaping.fill_holes else None
 
-    def add(self, codes: Bytes, probability: Bytes | None = None) -> None:
+    def add(
+        self, codes: Bytes, probability: Bytes | None = None, origin: Ints | None = None
+    ) -> None:
         """Take the next rows.
 
         Args:
             codes: Mask codes, uint8[n, width].
             probability: Of water in steps of 1/250, uint8[n, width], 255 not observed.
+            origin: Which of the origins each pixel is from, uint16[n, width].
         """
         step = max(1, _CHUNK_PIXELS // codes.shape[1])
         for top in range(0, len(codes), step):
             rows = slice(top, top + step)
             self._add(codes[rows], None if probability is None else probability[rows])
+            if self._origins and origin is not None:
+                self._origins.add(codes[rows] == self._shaping.code, origin[rows])
 
     def _add(self, codes: Bytes, probability: Bytes | None) -> None:
         if self._pixel:
@@ -386,6 +462,9 @@ class Outliner:
               these are odds of 3 to 1, and as they move the whole shore at once they assume
               nothing about pixels being independent. Possible water that several polygons share
               is dealt out by the root of their sizes.
+
+            With origins `source` are those of its pixels, sorted and separated by commas, and
+            `acquired` their time, or the first and the last one as in 2024-05-01/2024-05-03.
         """
         return _together(self.polygon_tables(transform, crs, to_crs=to_crs, extra=extra))
 
@@ -412,7 +491,8 @@ class Outliner:
             geometries, measures, kept = _cleaned(found.part(some), at, self._shaping, seeds)
             known = {name: values[some][kept] for name, values in columns.items()}
             attributes = self._attributes(measures, shapely.area(geometries), known)
-            return table_of(attributes | extra, geometries, at, to_crs)
+            rest = {name: value for name, value in extra.items() if name not in attributes}
+            return table_of(attributes | rest, geometries, at, to_crs)
 
         whole = self._shaping.needs_neighbours
         return (table(some) for some in stretches(found.ends, whole=whole))
@@ -433,10 +513,11 @@ class Outliner:
 
     def _columns(self, found: PixelPolygons | ContourPolygons) -> dict[str, NDArray[Any]]:
         """What is known of the polygons before clean-up."""
-        columns = self._statistics.finish(found) if self._statistics else {}
-        return columns | {
+        return {
+            **(self._statistics.finish(found) if self._statistics else {}),
             "touches_edge": found.touches_edge,
             "touches_unobserved": found.touches_unobserved,
+            **(self._origins.finish(found) if self._origins else {}),
         }
 
     def shorelines(
@@ -450,7 +531,7 @@ class Outliner:
         """The shorelines of all rows so far; see `Shorelines.to_frame`.
 
         They follow the level of the probability if there is one, else pixel edges. Those of water
-        below the minimum area are left out; other clean-up does not touch them.
+        below the minimum area are left out; no other clean-up, smoothing included, touches them.
 
         Args:
             transform: As for `polygons`.

@@ -438,7 +438,8 @@ def test_a_mosaic_with_probability_is_vectorized_as_the_whole_is(
         columns = [name for name in frame if name not in ("geometry", "source")]
         assert set(columns) >= ({"gradient"} if kind == "shoreline" else {"area_low_m2"})
         assert found[columns].equals(frame[columns])
-        assert set(found.source) == {"m.tif"}
+        sources = {"w_mask.tif", "e_mask.tif"} if kind == "polygons" else {"m.tif"}
+        assert set(", ".join(found.source).split(", ")) == sources
     assert result.polygons == len(expected.polygons)
 
 
@@ -449,17 +450,39 @@ def test_a_mosaic_with_probability_is_vectorized_as_the_whole_is(
         (("2024-05-01T10:00:00", "2024-05-01T10:00:25"), "2024-05-01"),
         (("2024-05-01T10:00:00", "2024-05-03"), None),
         (("2024-05-01T10:00:00",), None),
+        ((), None),
     ],
 )
 def test_a_mosaic_tells_the_time_that_its_masks_share(
     make_mask, make_raster, tmp_path, times, acquired
 ):
     west, east, _, _ = _halves(make_mask, make_raster, times=times)
-    result = mosaic([west, east], output=tmp_path / "m.tif")
-    frame = geopandas.read_file(result.outputs["polygons"])
+    result = mosaic([west, east], output=tmp_path / "m.tif", shoreline=True)
+    frames = {kind: geopandas.read_file(result.outputs[kind]) for kind in ("polygons", "shoreline")}
     with rasterio.open(result.outputs["mask"]) as file:
         assert file.tags().get("ACQUIRED") == acquired
-    assert set(frame.get("acquired", [None])) == {acquired}
+    assert set(frames["shoreline"].get("acquired", [None])) == {acquired}
+    polygons = frames["polygons"]
+    west_time, east_time = (*times, None, None)[:2]
+    for source, time in {
+        "w_mask.tif": west_time,
+        "e_mask.tif": east_time,
+        "e_mask.tif, w_mask.tif": "/".join(dict.fromkeys(sorted(filter(None, times)))) or None,
+    }.items():
+        own = polygons[polygons.source == source].get("acquired", [None])
+        assert {None if value != value else value for value in own} == {time}  # NaN is not itself
+
+
+def test_polygons_of_a_mosaic_name_the_scenes_in_the_masks_tags(make_mask, tmp_path):
+    masks = [
+        make_mask([[1, 0, 1]], "a.tif"),
+        make_mask([[1]], "b.tif", transform=_moved(UTM, 3, 0)),
+    ]
+    with rasterio.open(masks[0], "r+") as file:
+        file.update_tags(SOURCE="S2A_T31.SAFE")
+    result = mosaic(masks, output=tmp_path / "m.tif")
+    frame = geopandas.read_file(result.outputs["polygons"])
+    assert list(frame.source) == ["S2A_T31.SAFE", "S2A_T31.SAFE, b.tif"]
 
 
 def test_a_mosaic_moves_its_polygons(make_mask, tmp_path):

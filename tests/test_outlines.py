@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from geounet import outlines, vectors
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.outlines import (
+    Origin,
     Outliner,
     Shaping,
     acquisition_time,
@@ -408,6 +409,33 @@ def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         vectorize(write(tmp_path / "d.tif", codes.astype(np.uint16)))
     with pytest.raises(SceneError, match=r"a mask must exist: there is no .*none\.tif"):
         vectorize(tmp_path / "none.tif")
+
+
+@given(data=st.data(), edges=st.sampled_from(["pixel", "contour", "8"]), height=st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_polygons_know_the_scenes_of_their_pixels(
+    data: st.DataObject, edges: str, height: int
+) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    codes = data.draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 1, 255])))
+    origin = data.draw(hnp.arrays(np.uint16, shape, elements=st.integers(0, 2)))
+    level = np.where(codes == 255, 255, 250 * codes).astype(np.uint8)
+    shaping = Shaping(connectivity=8) if edges == "8" else Shaping(edges=edges)
+    origins = [Origin("b"), Origin("c", "2024-05-03"), Origin("a", "2024-05-01")]
+    outliner = Outliner(shape[1], shaping, probability=edges == "contour", origins=origins)
+    for top in range(0, shape[0], height):
+        rows = slice(top, top + height)
+        chance = level[rows] if edges == "contour" else None
+        outliner.add(codes[rows], chance, origin[rows])
+    frame = outliner.polygons(Affine.identity(), extra={"source": "mosaic", "more": "x"})
+    y, x = np.nonzero(codes == 1)
+    for row in frame.itertuples():
+        inside = shapely.contains_xy(row.geometry, x + 0.5, y + 0.5)
+        chosen = [origins[number] for number in set(origin[y, x][inside].tolist())]
+        times = sorted({one.acquired for one in chosen} - {None})
+        assert row.source == ", ".join(sorted(one.source for one in chosen))
+        assert (row.acquired if isinstance(row.acquired, str) else "") == "/".join(times)
+        assert row.more == "x"
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "fgb", "parquet", "geojson"])

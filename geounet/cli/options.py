@@ -249,14 +249,15 @@ FillHoles = Annotated[
 Simplify = Annotated[
     float,
     typer.Option(
-        help="Take out detail below this many metres; shared edges stay shared.",
+        help="Take out polygons' detail below this many metres; shared edges stay shared.",
         rich_help_panel=POLYGONS,
     ),
 ]
 Smooth = Annotated[
     float,
     typer.Option(
-        help="Round corners, moving edges by up to this many metres: a pixel's size or two.",
+        help="Round polygons' corners, moving edges by up to this many metres: a pixel's size or "
+        "two. Shorelines stay: of a probability they need none, of a mask they are pixel edges.",
         rich_help_panel=POLYGONS,
     ),
 ]
