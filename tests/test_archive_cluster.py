@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -138,28 +139,24 @@ def test_a_script_runs_once_though_it_guards_nothing(tmp_path):
     assert done.stdout.split() == ["run", "3"]
 
 
-class _Starting:
-    """A cluster whose workers come up one by one, at each wait that ended in vain."""
+def test_while_something_takes_long_that_is_said(monkeypatch):
+    monkeypatch.setattr(clusters, "_SAID_EVERY", 0.001)
+    said, enough = [], threading.Event()
 
-    def __init__(self, wanted):
-        self.up, self.wanted, self.scheduler = 0, wanted, self
+    def say():
+        said.append(threading.current_thread())
+        if len(said) == 3:
+            enough.set()
 
-    def wait_for_workers(self, count, timeout):
-        assert (count, timeout) == (self.wanted, clusters._SAID_EVERY)
-        if self.up < count:
-            self.up += 1
-            raise TimeoutError
-
-    def identity(self, **_):
-        return {"workers": dict.fromkeys(range(self.up))}
-
-    def sync(self, call, **options):
-        return call(**options)
+    clusters._patiently(lambda: enough.wait(20), say)
+    assert len(said) >= 3
+    assert set(said) == {threading.main_thread()}
 
 
-def test_how_many_workers_have_started_is_said_until_all_have():
-    said = []
-    clusters._await_workers(_Starting(3), 3, said.append)
-    assert [text.split(" in ")[0] for text in said] == [
-        f"{up} of 3 worker processes have started" for up in (1, 2, 3)
-    ]
+def test_what_goes_wrong_meanwhile_is_raised():
+    with pytest.raises(TimeoutError, match="no worker"):
+        clusters._patiently(_fail, pytest.fail)
+
+
+def _fail():
+    raise TimeoutError("no worker")

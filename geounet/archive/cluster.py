@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 import threading
-import time
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -408,9 +408,15 @@ def _start(stack: ExitStack, layout: Layout, device: str, on_wait: Callable[[str
     stack.enter_context(_workers_that_leave_scripts_alone())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")
-        cluster = stack.enter_context(_LocalTeam(layout, "127.0.0.1:8787"))
+        cluster = _LocalTeam(layout, "127.0.0.1:8787")
+
+    def say() -> None:
+        up = len(cluster.scheduler.workers)
+        on_wait(f"{up} of {layout.workers} worker processes have started")
+
+    _patiently(lambda: stack.enter_context(cluster), say)
     client = stack.enter_context(Client(cluster))
-    _await_workers(client, layout.workers, on_wait)
+    client.wait_for_workers(layout.workers)
     return Team(
         client,
         "cuda" if layout.gpus else "cpu" if device == "auto" else device,
@@ -421,18 +427,13 @@ def _start(stack: ExitStack, layout: Layout, device: str, on_wait: Callable[[str
     )
 
 
-def _await_workers(client: Client, wanted: int, on_wait: Callable[[str], None]) -> None:
-    """Wait for worker processes, which load their libraries first, as long as it takes."""
-    start = time.monotonic()
-    while True:
-        try:
-            client.wait_for_workers(wanted, timeout=_SAID_EVERY)
-        except TimeoutError:
-            seconds = time.monotonic() - start
-            up = len(_workers(client))
-            on_wait(f"{up} of {wanted} worker processes have started in {seconds:.0f} s")
-        else:
-            return
+def _patiently(work: Callable[[], object], say: Callable[[], None]) -> None:
+    """Do in another thread what takes long, and say in this one now and then that it does."""
+    with ThreadPoolExecutor(1, thread_name_prefix="geounet-start") as pool:
+        working = pool.submit(work)
+        while not wait([working], timeout=_SAID_EVERY).done:
+            say()
+        working.result()
 
 
 def _dashboard(client: Client) -> str | None:
