@@ -3,9 +3,9 @@
     python benchmarks/archive.py scenes SCENE.tif [--count 8] [--repeat 3]
     python benchmarks/archive.py tasks [--count 100000] [--workers 2]
 
-scenes   the same scene under many names: a plain loop over run, and batches with 1 and 2 workers.
-         The overhead a scene is what a batch with one worker takes longer than the loop, from the
-         moment the workers are there, divided by the scenes.
+scenes   the same scene under many names: a plain loop over run, and batches with 1 and 2 workers,
+         each once the network is compiled. By the clock, in seconds of the processor (which other
+         programs hardly change), and how much longer a scene's turn is than its own time.
 tasks    tasks that do nothing, through the batch's own loop and manifest: milliseconds a task, and
          the memory of this process, which holds the client and the scheduler, as it goes on.
 """
@@ -16,6 +16,7 @@ import argparse
 import ctypes
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -30,41 +31,77 @@ from geounet.archive import Event, Failure, Made, drive
 from geounet.archive.tasks import Task  # noqa: TC001 - of a function that is sent to workers
 
 
-def scenes(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds a scene: loop, one worker, two workers; medians."""
-    found: dict[str, list[float]] = {"loop": [], "1 worker": [], "2 workers": []}
+def scenes(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Of each way, medians a scene in seconds: by the clock, and of the processor."""
+    found: dict[str, list[tuple[float, ...]]] = {"loop": [], "1 worker": [], "2 workers": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive = folder / "in"
         archive.mkdir()
         for i in range(options.count):
-            os.link(options.scene.resolve(), archive / f"s{i}{options.scene.suffix}")
-        geounet.run(options.scene, output=folder / "warm", device=options.device)
+            shutil.copyfile(options.scene, archive / f"s{i}{options.scene.suffix}")
         for turn in range(options.repeat):
-            start = time.perf_counter()
-            for path in sorted(archive.iterdir()):
-                geounet.run(path, output=folder / f"loop{turn}", device=options.device)
-            found["loop"].append((time.perf_counter() - start) / options.count)
+            found["loop"].append(_loop(archive, folder / f"loop{turn}", options))
             for workers in (1, 2):
-                seconds = _batch(archive, folder / f"batch{turn}-{workers}", workers, options)
-                found[f"{workers} worker{'s' * (workers > 1)}"].append(seconds)
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    return {**medians, "overhead ms": 1000 * (medians["1 worker"] - medians["loop"])}
+                spent = _batch(archive, folder / f"batch{turn}-{workers}", workers, options)
+                found[f"{workers} worker{'s' * (workers > 1)}"].append(spent)
+    return {name: _medians(rounds) for name, rounds in found.items()}
 
 
-def _batch(archive: Path, output: Path, workers: int, options: argparse.Namespace) -> float:
-    """Seconds a scene of a batch, without those until every worker has loaded its model."""
-    times: list[float] = []
+_FIGURES = (
+    "clock, s",
+    "processor, s",
+    "processor of this process, s",
+    "clock beside the scene's own, ms",
+)
+
+
+def _medians(rounds: list[tuple[float, ...]]) -> dict[str, float]:
+    return {
+        name: round(statistics.median(values), 4)
+        for name, values in zip(_FIGURES, zip(*rounds, strict=True), strict=False)
+    }
+
+
+def _loop(archive: Path, output: Path, options: argparse.Namespace) -> tuple[float, ...]:
+    """A plain loop over run, once two scenes have compiled the network and read the libraries."""
+    times, us = [], psutil.Process()
+    for path in [*sorted(archive.iterdir())[:2], *sorted(archive.iterdir())]:
+        times.append((time.perf_counter(), _processor(us)))
+        geounet.run(path, output=output, device=options.device, overwrite=True)
+    times.append((time.perf_counter(), _processor(us)))
+    clock, processor = (
+        (end - start) / options.count for start, end in zip(times[2], times[-1], strict=True)
+    )
+    return clock, processor
+
+
+def _batch(
+    archive: Path, output: Path, workers: int, options: argparse.Namespace
+) -> tuple[float, ...]:
+    """A batch from the second scene of each worker on: by then the network is compiled."""
+    seen: list[tuple[float, float, float, float]] = []
+    us = psutil.Process()
 
     def watch(event: Event) -> None:
         if event.kind == "done":
-            times.append(event.seconds)
+            ours = _processor(us)
+            all_of_us = ours + sum(_processor(child) for child in us.children(recursive=True))
+            seen.append((event.seconds, all_of_us, ours, event.spent or 0.0))
 
     geounet.batch(
         str(archive), output=output, workers=workers, device=options.device, on_event=watch
     )
-    warm = workers  # the first of each worker loads the model
-    return (times[-1] - times[warm - 1]) / (len(times) - warm)
+    count = len(seen) - 2 * workers
+    first, last = seen[2 * workers - 1], seen[-1]
+    clock, both, ours = ((last[i] - first[i]) / count for i in range(3))
+    scene = sum(each[3] for each in seen[-count:]) / count / workers
+    return clock, both, ours, 1000 * (clock - scene)
+
+
+def _processor(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def nothing(task: Task) -> Made | Failure:
