@@ -83,30 +83,40 @@ def batch(
     with Manifest.create(folder) as manifest:
         left = manifest.folders()
         manifest.begin({"sources": [str(s) for s in several], "options": options})
-        manifest.register(
-            _counted(_planned(found, settings, manifest), orders),
-            model=model.digest,
-            parameters=parameters_digest(config),
-            retry_failed=settings.retry_failed,
-            overwrite=config.overwrite,
-        )
+        _register(manifest, found, orders)
         sweep_all(folder, left)
-        drive = Drive(manifest, orders)
-        if manifest.counts(batch=True)["pending"]:
-            with gather(
-                settings.scheduler,
-                device=config.device,
-                workers=settings.workers,
-                threads=settings.threads,
-                on_wait=drive.wait_for,
-            ) as team:
-                drive.run(team)
-        result = drive.end()
+        result = _drive(manifest, orders)
         if settings.stac:
             write_catalogue(folder, model=config.model)
         if settings.merge:
             merge_polygons(folder, overwrite=True)
         return result
+
+
+def _register(manifest: Manifest, found: Iterator[Source], orders: Orders) -> None:
+    settings, config = orders.settings, orders.config
+    manifest.register(
+        _counted(_planned(found, settings, manifest), orders),
+        model=orders.model.digest,
+        parameters=parameters_digest(config),
+        retry_failed=settings.retry_failed,
+        overwrite=config.overwrite,
+    )
+
+
+def _drive(manifest: Manifest, orders: Orders) -> BatchResult:
+    """Do what is pending; workers are started only where something is."""
+    drive, settings = Drive(manifest, orders), orders.settings
+    if manifest.counts(batch=True)["pending"]:
+        with gather(
+            settings.scheduler,
+            device=orders.config.device,
+            workers=settings.workers,
+            threads=settings.threads,
+            on_wait=drive.wait_for,
+        ) as team:
+            drive.run(team)
+    return drive.end()
 
 
 def _found(sources: Sequence[str | os.PathLike[str]], output: Path) -> Iterator[Source]:
