@@ -70,7 +70,11 @@ def make_cluster(options: argparse.Namespace) -> SLURMCluster:
         walltime=options.walltime,
         job_extra_directives=["--gres=gpu:1"] if options.gpu else [],
         worker_extra_args=["--resources", "GPU=1"] if options.gpu else [],
-        job_script_prologue=["export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
+        job_script_prologue=[
+            "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK",
+            # Dask's own, of 64 KiB, has the memory of each array found anew.
+            "export MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432",
+        ],
     )
 
 
