@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import geopandas as gpd
 import numpy as np
 import pyproj
+import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -47,7 +48,6 @@ from geounet.vectors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import rasterio
     from affine import Affine
 
     from geounet.vector_files import Format, Layer
@@ -83,6 +83,8 @@ _CHUNK_PIXELS = 1 << 19
 """Pixels worked on at once, so that temporaries stay in the processor's cache."""
 _STRIP_PIXELS = 1 << 23
 """Pixels read at once from a file."""
+_CACHE_BYTES = 128 << 20
+"""What GDAL may keep of decoded blocks."""
 _EDGE_PIXELS = 50.0
 """Longest edge that is moved to another CRS by its ends alone."""
 
@@ -868,7 +870,7 @@ def _tables(
 ) -> dict[str, Iterator[gpd.GeoDataFrame]]:
     """Parts of tables, "polygons" and "shoreline", of files that have been read."""
     try:
-        with ExitStack() as stack:
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), ExitStack() as stack:
             source, level = _open_pair(stack, path, probability)
             check_crs(to_crs, source.crs)
             outliner = Outliner(
@@ -878,12 +880,11 @@ def _tables(
                 outliner.add(*_read(source, level, window, level_of(shaping.threshold)))
                 if on_progress:
                     on_progress(Progress(window.row_off + window.height, source.height))
-            return outliner.tables(
-                source.transform, source.crs, to_crs=to_crs, extra=_provenance(source)
-            )
+            place, extra = (source.transform, source.crs), _provenance(source)
     except RasterioError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
         raise SceneError(f"{shown(path)} cannot be read: {reason}.") from error
+    return outliner.tables(*place, to_crs=to_crs, extra=extra)
 
 
 def vectorize_to_files(

@@ -126,7 +126,8 @@ def change(
             overwrite=overwrite,
             on_progress=on_progress,
         )
-    note = {"aligned": "the second mask took the nearest pixel"} if result.aligned else {}
+    aligned = "the second mask was put on the first one's pixels"
+    note = {"aligned": aligned} if result.aligned else {}
     say(
         result.as_dict() if as_json else {**_areas(result), **note, **_paths(result)},
         as_json=as_json,
