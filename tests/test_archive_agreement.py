@@ -12,7 +12,8 @@ from models import tiny_model
 import geounet
 from geounet.archive import tasks
 from geounet.archive.agreement import common
-from geounet.archive.strips import run_on
+from geounet.archive.cluster import gather
+from geounet.archive.strips import run_on, run_spread
 from geounet.archive.tasks import Task, classify, segment
 from geounet.engines import choice
 from geounet.engines.openvino_engine import DIGEST_KEY, convert_network
@@ -110,6 +111,17 @@ def test_strips_of_workers_that_differ_fit_together(cluster, inputs, model, tmp_
     assert made.outputs["mask"].read_bytes() == alone.outputs["mask"].read_bytes()
     with rasterio.open(made.outputs["mask"]) as mask:
         assert mask.tags()["ENGINE"] == made.engine == "openvino"
+
+
+def test_strips_too_are_refused_by_a_worker_that_came_late(cluster, inputs, model, tmp_path):
+    config = RunConfig(model=str(model), output=tmp_path / "out", device="cpu", polygons=False)
+    job = prepare(inputs / "s0.tif", config)
+    with (
+        gather(cluster, device="cpu") as team,
+        pytest.raises(tasks.UnfitWorkerError, match="needs a processor that computes in bfloat16"),
+    ):
+        run_spread(job, team, "openvino-bf16")
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_an_engine_that_a_worker_lacks_is_refused(cluster, inputs, model, tmp_path):

@@ -253,10 +253,10 @@ class Drive:
         """Do a large scene with all workers together, in strips that this process writes."""
         self._spreading.add(key)
         task = self._flying[key].task
-        # What the workers run on may not be here; they have agreed on an engine.
+        # What the workers agreed on may not be here.
         told = {"device": "cpu", "engine": self._orders.config.engine}
         checked = task.config.model_copy(update=told)
-        run = partial(run_spread, team=self._team, stop=self._given_up)
+        run = partial(run_spread, team=self._team, engine=self._engine, stop=self._given_up)
         tell = partial(self._hear, key)
         done = self._spreader.submit(segment, replace(task, config=checked, large=None), run, tell)
         done.add_done_callback(lambda it: self._back.put((key, it.result)))

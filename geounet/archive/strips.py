@@ -18,7 +18,7 @@ from distributed import KilledWorker
 
 from geounet.archive.agreement import Asked, agree
 from geounet.archive.cluster import Team, gather
-from geounet.archive.tasks import model_of
+from geounet.archive.tasks import check_fit, model_of
 from geounet.engines import use_threads
 from geounet.model import Model
 from geounet.pipeline import Job, Progress, RunResult, Strip, predict_strips, run_job
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
+    from geounet.engines import EngineChoice
     from geounet.tiling import WindowPlan
     from geounet.timing import Clock
 
@@ -79,13 +80,16 @@ def run_on(
         ConfigError: no scheduler there, or a layout that would oversubscribe.
         KilledWorker: workers died again and again over the same rows.
     """
+    config, model = job.config, job.model
     with gather(scheduler, device=device) as team:
-        return run_spread(job, team, on_progress=on_progress)
+        asked = Asked(config.model, model.spec, model.digest, config.engine, team.device)
+        return run_spread(job, team, agree(team, asked), on_progress=on_progress)
 
 
 def run_spread(
     job: Job,
     team: Team,
+    engine: EngineChoice,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
@@ -95,14 +99,11 @@ def run_spread(
     Args:
         job: what to run.
         team: the workers.
+        engine: what they agreed on.
         on_progress: called as strips are done.
         stop: gives up when it is set, with a `TimeoutError`.
     """
-    asked = Asked(
-        job.config.model, job.model.spec, job.model.digest, job.config.engine, team.device
-    )
-    engine = agree(team, asked)
-    job = replace(job, device=team.device, engine="torch" if engine == "auto" else engine)
+    job = replace(job, device=team.device, engine=job.engine if engine == "auto" else engine)
     model = Model(job.model.spec, job.model.source, job.model.digest)  # without its network
     part = _Part(replace(job, model=model), team.threads)
     strips = partial(_strips, part=part, team=team, stop=stop)
@@ -122,6 +123,7 @@ def _predict(part: _Part, rows: tuple[int, int]) -> Strip:
     if part.threads:
         use_threads(part.threads)
     job = replace(part.job, model=model_of(part.job.config.model, part.job.model.digest))
+    check_fit(job.model, job.device, job.engine)
     found = list(predict_strips(job, rows))
     codes = np.concatenate([strip.codes for strip in found])
     return Strip(rows[0], codes, np.concatenate([strip.probability for strip in found]))

@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 from geounet.archive.manifest import Failure, Kind, Made, Output, Stage
 from geounet.archive.sources import identify
 from geounet.archive.stages import Teller, here, to_the_client
-from geounet.engines import choose_engine, resolve_device, use_threads
+from geounet.engines import EngineChoice, choose_engine, resolve_device, use_threads
 from geounet.errors import (
     ConfigError,
     GeounetError,
@@ -35,7 +35,16 @@ from geounet.pipeline import Job, RunConfig, RunResult, prepare, run_job
 from geounet.remote import redact
 from geounet.staging import sweep
 
-__all__ = ["Extra", "Large", "Task", "UnfitWorkerError", "classify", "model_of", "segment"]
+__all__ = [
+    "Extra",
+    "Large",
+    "Task",
+    "UnfitWorkerError",
+    "check_fit",
+    "classify",
+    "model_of",
+    "segment",
+]
 
 Extra: TypeAlias = Callable[[Job, RunResult], Mapping[str, Path]]
 """Makes more outputs of a scene that was done, in the worker: a function of a module, which is
@@ -112,7 +121,7 @@ def _segment(task: Task, run: Callable[..., RunResult], tell: Teller) -> Made | 
         use_threads(task.threads)
     identity = identify(task.uri)
     model = model_of(task.config.model, task.model)
-    _check_fit(task.config, model)
+    check_fit(model, task.config.device, task.config.engine)
     job = prepare(task.uri, task.config, model)
     pixels = job.plan.width * job.plan.height
     if task.large is not None and pixels > task.large:
@@ -161,9 +170,14 @@ class UnfitWorkerError(GeounetError):
     """A worker that came late and cannot do what all others agreed on."""
 
 
-def _check_fit(config: RunConfig, model: Model) -> None:
+def check_fit(model: Model, device: str, engine: EngineChoice) -> None:
+    """Refuse to work where the device or the engine that all agreed on is not there.
+
+    Raises:
+        UnfitWorkerError: it is not.
+    """
     try:
-        choose_engine(model, resolve_device(config.device), config.engine)
+        choose_engine(model, resolve_device(device), engine)
     except ConfigError as error:
         raise UnfitWorkerError(
             f"all workers must run what those do that the batch began with; {socket.gethostname()} "
