@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import pytest
@@ -160,3 +161,21 @@ def test_what_goes_wrong_meanwhile_is_raised():
 
 def _fail():
     raise TimeoutError("no worker")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_workers_keep_their_pages_and_the_scheduler_nothing_of_what_is_done(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with gather(workers=1, threads=1, device="cpu") as team:
+        (found,) = team.client.run(lambda: dict(os.environ)).values()
+        assert "MALLOC_TRIM_THRESHOLD_" not in found
+        assert found["OMP_NUM_THREADS"] == "1"  # Dask's other settings are as they were
+        for i in range(20):
+            assert team.client.submit(abs, -i, key=f"scene-{i}-1-ab", pure=False).result() == i
+        time.sleep(1)  # a heartbeat of the worker, which tells what it measured
+        scheduler = team.client.cluster.scheduler
+        assert scheduler.transition_counter > 20
+        spans = scheduler.extensions["spans"]
+        assert (spans.spans, spans.root_spans) == ({}, [])
+        assert {worker.status.name for worker in scheduler.workers.values()} == {"running"}
