@@ -303,26 +303,41 @@ class _Origins:
         new = np.ones(len(at), np.bool_)
         new[run] = False
         y, x = np.divmod(at[new], wet.shape[1])
-        self._parts.append(np.stack([starts[y, x], y + self._rows, label[y, x] - 1], axis=1))
+        number = label[y, x].astype(np.int32) - 1
+        found = np.stack([starts[y, x], y + self._rows, number], axis=1)
+        self._parts.append(found.astype(np.int32))
         self._above = label[-1:]
         self._rows += len(wet)
 
     def finish(self, polygons: PixelPolygons | ContourPolygons) -> dict[str, NDArray[Any]]:
         """`source` and, if one of the origins has a time, `acquired` of each polygon."""
-        runs = np.concatenate([np.empty((0, 3), np.int64), *self._parts])
-        owner = polygons.feature_of(runs[:, 0], runs[:, 1])
-        pairs = np.unique(np.stack([owner, runs[:, 2]], axis=1), axis=0)
-        cuts = np.searchsorted(pairs[:, 0], np.arange(1, len(polygons)))
-        groups = [tuple(group) for group in np.split(pairs[:, 1], cuts)][: len(polygons)]
-        sources = {group: ", ".join(self._sources(group)) for group in set(groups)}
-        columns = {"source": np.array([sources[group] for group in groups], object)}
+        x, y, number = np.concatenate([np.empty((0, 3), np.int32), *self._parts]).T
+        self._parts = []
+        count = len(self._origins)
+        pairs = np.unique(polygons.feature_of(x, y).astype(np.int64) * count + number)
+        owner, number = np.divmod(pairs, count)
+        first = np.searchsorted(owner, np.arange(len(polygons) + 1))
+        columns = {"source": self._named(number, first, self._sources)}
         if any(origin.acquired for origin in self._origins):
-            times = {group: self._times(group) for group in set(groups)}
-            columns["acquired"] = np.array([times[group] for group in groups], object)
+            columns["acquired"] = self._named(number, first, self._times)
         return columns
 
-    def _sources(self, group: tuple[int, ...]) -> list[str]:
-        return sorted({self._origins[number].source for number in group})
+    def _named(
+        self, number: Ints, first: Ints, name: Callable[[tuple[int, ...]], str | None]
+    ) -> NDArray[np.object_]:
+        """What origins are called together, for stretches of their numbers, most of one alone."""
+        alone = np.array([name((one,)) for one in range(len(self._origins))], object)
+        names = alone[number[first[:-1]]]
+        known: dict[tuple[int, ...], str | None] = {}
+        for at in np.flatnonzero(np.diff(first) > 1):
+            group = tuple(number[first[at] : first[at + 1]].tolist())
+            if group not in known:
+                known[group] = name(group)
+            names[at] = known[group]
+        return names
+
+    def _sources(self, group: tuple[int, ...]) -> str:
+        return ", ".join(sorted({self._origins[number].source for number in group}))
 
     def _times(self, group: tuple[int, ...]) -> str | None:
         """The time of all, or the first and the last one."""
