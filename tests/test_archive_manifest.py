@@ -257,6 +257,14 @@ def test_a_manifest_is_read_while_it_is_written(tmp_path):
             reader.start(reader.get(A.uri))
 
 
+def test_a_manifest_that_is_done_is_one_file_also_after_it_was_read(tmp_path):
+    with _begin(tmp_path, A), Manifest.read(tmp_path) as meanwhile:
+        assert meanwhile.counts()["pending"] == 1
+    with Manifest.read(tmp_path) as after:
+        assert after.counts()["pending"] == 1
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".sqlite", ".lock"}
+
+
 def test_no_manifest(tmp_path):
     with pytest.raises(ConfigError, match=f"leaves {MANIFEST}"):
         Manifest.read(tmp_path)

@@ -157,7 +157,7 @@ class Drive:
             self._take()
 
     def _describe(self, team: Team) -> str:
-        workers = "GPUs" if team.resources else "workers"
+        workers = ("GPU" if team.resources else "worker") + "s" * (self._slots > 1)
         dashboard = f", dashboard {team.dashboard}" if team.dashboard else ""
         return f"{team.client.scheduler.address}, {self._slots} {workers}{dashboard}"
 

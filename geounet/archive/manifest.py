@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -303,6 +303,10 @@ class Manifest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._lock:
+            # one plain file again, which readers leave nothing beside; not while one of them reads
+            with suppress(sqlite3.Error):
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
         if self._lock:
             self._lock.release()
