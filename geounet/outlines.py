@@ -192,12 +192,12 @@ def _runs(wet: Bools, possible: Bools, probability: Bytes, first_row: int) -> _R
 
 def _ends(wet: Bools) -> tuple[Ints, Ints]:
     """Flat index of each run's first pixel, and the one after its last."""
-    framed = np.zeros((wet.shape[0], wet.shape[1] + 2), np.int8)
-    framed[:, 1:-1] = wet
-    step = np.diff(framed, axis=1)
-    row, column = np.nonzero(step[:, :-1] == 1)
-    last_row, last = np.nonzero(step[:, 1:] == -1)
-    return row * wet.shape[1] + column, last_row * wet.shape[1] + last + 1
+    stride = wet.shape[1] + 1
+    apart = np.zeros(wet.size + len(wet) + 1, np.bool_)  # a dry pixel before each row, and at last
+    apart[:-1].reshape(-1, stride)[:, 1:] = wet
+    change = np.flatnonzero(apart[1:] != apart[:-1])
+    change -= change // stride
+    return change[::2], change[1::2]
 
 
 class _Statistics:
