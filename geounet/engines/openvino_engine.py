@@ -1,10 +1,9 @@
 """The engine that runs a model in OpenVINO on the CPU.
 
-    dn, observed ─ take ─ reflectance ─ ln ─ normalise ─ [ the network ] ─ softmax ─ probabilities
-    as stored     └────────────── geounet's, the same for every network ──────────┘
+    dn, observed ─ normalise ─ [ the network ] ─ softmax ─ probabilities
+    as stored      in numpy    └───── in OpenVINO ─────┘
 
-The network comes from a file beside the model, or is converted from PyTorch. What is
-around it is made for the scene's bands, so that stored integers go in as they were read.
+The network comes from a file beside the model, or is converted from PyTorch.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from openvino import opset13 as ops
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
 from geounet.engines.keeping import keep
+from geounet.engines.normalising import normalise
 from geounet.engines.rewriting import lighten
 from geounet.engines.threads import usual_threads
 from geounet.errors import ModelError
@@ -109,32 +109,15 @@ def _read_compiled(path: Path, model: Model, height: int, width: int) -> ov.Mode
     return made
 
 
-def _surround(network: ov.Model, spec: ModelSpec, inputs: Inputs, dtype: np.dtype[Any]) -> ov.Model:
-    """Put what turns stored numbers into the network's input before it, and a softmax after it.
+def _with_probabilities(network: ov.Model, spec: ModelSpec) -> ov.Model:
+    """Put a softmax after a network.
 
-    OpenVINO, where it is told to compute in bfloat16, computes in float32 what leads to an output
-    by no convolution. So the input's first number is an output too: reflectance and its logarithm,
-    rounded to three digits at each step, would cost more agreement than all of the network.
+    OpenVINO, where it is told to compute in bfloat16, computes it in float32, as it leads to an
+    output by no convolution.
     """
-    height, width = list(network.input(0).shape)[2:]
-    dn = ops.parameter([1, len(inputs.read), height, width], ov.Type(dtype), name="dn")
-    seen = ops.parameter([1, 1, height, width], ov.Type.boolean, name="observed")
-
-    def column(values: tuple[float, ...]) -> NDArray[np.float32]:
-        return np.asarray(values, np.float32).reshape(1, -1, 1, 1)
-
-    norm, present = spec.normalisation, column(inputs.gain) != 0
-    x = ops.convert(ops.gather(dn, np.asarray(inputs.take), np.int64(1)), "f32")
-    x = ops.add(ops.multiply(x, column(inputs.gain)), column(inputs.bias))
-    x = ops.log(ops.maximum(x, np.float32(norm.floor)))
-    x = ops.divide(ops.subtract(x, column(norm.mean)), column(norm.std))
-    x = ops.select(ops.logical_and(seen, present), x, np.float32(0))
-    for target in network.input(0).get_target_inputs():
-        target.replace_source_output(x.output(0))
     logits = network.output(0).get_node().input_value(0)
     scores = ops.softmax(ops.divide(logits, np.float32(spec.temperature)), 1)
-    first = ops.slice(x, [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1])
-    return ov.Model([scores, first], [dn, seen], spec.name)
+    return ov.Model([scores], network.get_parameters(), spec.name)
 
 
 class OpenVinoEngine:
@@ -167,7 +150,7 @@ class OpenVinoEngine:
         self._file = model.compiled("int8" if precision == "int8" else "float")
         # told in any case: OpenVINO by itself takes bfloat16 where the processor has it
         self._numbers = "bf16" if precision == "bfloat16" and has_bfloat16() else "f32"
-        self._compiled: dict[tuple[Any, ...], ov.CompiledModel] = {}
+        self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
 
     @property
     def channels(self) -> int:
@@ -186,18 +169,17 @@ class OpenVinoEngine:
         self, dn: NDArray[Any], observed: NDArray[np.bool_], cols: Axis
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Class probabilities of one row of windows: see `Engine`."""
-        frame = 2 * self._spec.margin
-        if dn.dtype not in (np.uint8, np.int16, np.uint16, np.int32, np.float32):
-            dn = dn.astype(np.float32)
+        spec, frame = self._spec, 2 * self._spec.margin
         size = (dn.shape[1] - frame, cols.tile)
         spans = [slice(start, start + cols.tile + frame) for start in cols.starts]
         wanted = iter([i for i, span in enumerate(spans) if observed[:, span].any()])
-        compiled = self._compile(dn.dtype, size)
+        compiled = self._compile(size)
         running: deque[tuple[int, ov.InferRequest]] = deque()
 
         def start(request: ov.InferRequest) -> None:
             for i in islice(wanted, 1):
-                _fill(request, dn[:, :, spans[i]], observed[:, spans[i]])
+                x, span = request.get_input_tensor(0).data[0], spans[i]
+                normalise(dn[:, :, span], observed[:, span], self._inputs, spec.normalisation, x)
                 request.start_async()
                 running.append((i, request))
 
@@ -214,36 +196,33 @@ class OpenVinoEngine:
             for _, request in running:
                 request.wait()
 
-    def _compile(self, dtype: np.dtype[Any], size: tuple[int, int]) -> ov.CompiledModel:
+    def _compile(self, size: tuple[int, int]) -> ov.CompiledModel:
         """The network for windows of one size, made at the first of them or by an earlier engine.
 
         One in memory may be trained on, so that only those in files are shared between engines.
         """
-        key = (dtype, size)
-        if key not in self._compiled:
+        if size not in self._compiled:
             settings = {
                 "NUM_STREAMS": self.batch,
                 "INFERENCE_NUM_THREADS": usual_threads(),
                 "INFERENCE_PRECISION_HINT": self._numbers,
             }
-            make = partial(self._make, dtype, size, settings)
-            self._compiled[key] = (
-                keep((*key, *settings.values(), *self._identity(self._file)), make)
+            make = partial(self._make, size, settings)
+            self._compiled[size] = (
+                keep((*size, *settings.values(), *self._identity(self._file)), make)
                 if self._file
                 else make()
             )
-        return self._compiled[key]
+        return self._compiled[size]
 
     def _identity(self, file: Path) -> tuple[Hashable, ...]:
         """What else decides what a network in a file computes."""
         files = (file, file.with_suffix(".bin"))
         there = [path.stat() for path in files if path.is_file()]
         seen = tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in there)
-        return (file, seen, self._model.digest, self._spec.model_dump_json(), self._inputs)
+        return (file, seen, self._model.digest, self._spec.model_dump_json())
 
-    def _make(
-        self, dtype: np.dtype[Any], size: tuple[int, int], settings: dict[str, Any]
-    ) -> ov.CompiledModel:
+    def _make(self, size: tuple[int, int], settings: dict[str, Any]) -> ov.CompiledModel:
         pad, frame = padding(self._spec, *size), 2 * self._spec.margin
         shape = (size[0] + pad[0] + frame, size[1] + pad[1] + frame)
         network = (
@@ -251,7 +230,7 @@ class OpenVinoEngine:
             if self._file
             else convert_network(self._model, *shape)
         )
-        whole = _surround(network, self._spec, self._inputs, dtype)
+        whole = _with_probabilities(network, self._spec)
         return ov.Core().compile_model(whole, "CPU", settings)
 
     def decide(
@@ -262,12 +241,3 @@ class OpenVinoEngine:
             return decide(scores, observed, self._spec.classes, threshold)
         except FloatingPointError as error:
             raise not_numbers(self._spec, "cpu") from error
-
-
-def _fill(request: ov.InferRequest, dn: NDArray[Any], observed: NDArray[np.bool_]) -> None:
-    """Put a window into a request's own memory; what is beyond the window is not observed."""
-    height, width = observed.shape
-    numbers, seen = (request.get_input_tensor(i).data for i in range(2))
-    numbers[0, :, :height, :width] = dn
-    seen[...] = False
-    seen[0, 0, :height, :width] = observed

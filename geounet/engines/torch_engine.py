@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,8 @@ from torch import Tensor, nn
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
 from geounet.engines.choice import resolve_device
+from geounet.engines.normalising import normalise
+from geounet.engines.side_by_side import side_by_side
 from geounet.engines.threads import told_threads, usual_threads
 from geounet.engines.torch_rewriting import lighten
 
@@ -75,6 +75,7 @@ class TorchEngine:
         self._spec = model.spec
         network = model.network.to(self.device).to(memory_format=torch.channels_last)
         self._network = network.eval()
+        self._inputs = inputs
         self._take = torch.tensor(inputs.take, device=self.device)
         self._gain = torch.tensor([inputs.gain], device=self.device, dtype=torch.float32)
         self._bias = torch.tensor([inputs.bias], device=self.device, dtype=torch.float32)
@@ -120,77 +121,75 @@ class TorchEngine:
         frame = 2 * self._spec.margin
         size = (dn.shape[1] - frame, cols.tile)
         spans = [slice(start, start + cols.tile + frame) for start in cols.starts]
-        wanted = [i for i, span in enumerate(spans) if observed[:, span].any()]
+        wanted = {i: span for i, span in enumerate(spans) if observed[:, span].any()}
         if not wanted:
             return
-        rows, seen = self._tensor(_portable(dn)), self._tensor(observed)
-        body = self._body(size)
+        predicted = self._in_threads if self._on_cpu else self._in_batches
+        made = predicted(dn, observed, list(wanted.values()), size)
+        yield from zip(wanted, made, strict=True)
 
-        def predict(group: Sequence[int]) -> Any:
-            x = torch.stack([rows[:, :, spans[i]] for i in group])
-            m = torch.stack([seen[None, :, spans[i]] for i in group])
-            scores = self._scores(body, x, m, size, unsigned=dn.dtype == np.uint16)
-            return scores.numpy() if self._on_cpu else scores
-
-        together = 1 if self._on_cpu else self.batch
-        groups = [wanted[first : first + together] for first in range(0, len(wanted), together)]
-        side_by_side = self._on_cpu and self.batch > 1
-        passes = self._side_by_side(predict, groups) if side_by_side else map(predict, groups)
-        for group, scores in zip(groups, passes, strict=True):
-            yield from zip(group, scores, strict=True)
-
-    def _side_by_side(
-        self, predict: Callable[[Sequence[int]], Any], groups: Sequence[Sequence[int]]
-    ) -> Iterator[Any]:
-        """Results of all groups in order, some predicted at once, each in a thread of its own."""
-        share, rest = max(usual_threads() // self.batch, 1), iter(groups)
-        pool = ThreadPoolExecutor(
-            self.batch, "geounet-predict", initializer=torch.set_num_threads, initargs=(share,)
-        )
-        try:  # one more than run at once, so that none waits for us
-            running = deque(pool.submit(predict, g) for g in islice(rest, self.batch + 1))
-            while running:
-                made = running.popleft().result()
-                running.extend(pool.submit(predict, group) for group in islice(rest, 1))
-                yield made
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _body(self, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        """The network for windows of one size, made at the first of them."""
-        if not self._on_cpu:
-            return self._network.body
-        if size not in self._light:
-            spec, pad = self._spec, padding(self._spec, *size)
-            sides = (n + more + 2 * spec.margin for n, more in zip(size, pad, strict=True))
-            self._light[size] = lighten(self._network.body, (1, len(spec.bands), *sides))
-        return self._light[size]
-
-    @torch.inference_mode()
-    def _scores(
+    def _in_threads(
         self,
-        body: Callable[[Tensor], Tensor],
-        dn: Tensor,
-        observed: Tensor,
+        dn: NDArray[Any],
+        observed: NDArray[np.bool_],
+        spans: Sequence[slice],
         size: tuple[int, int],
-        *,
-        unsigned: bool,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Probabilities of windows, each in a thread of its own."""
+        spec, pad, frame = self._spec, padding(self._spec, *size), 2 * self._spec.margin
+        shape = (len(spec.bands), size[0] + frame + pad[0], size[1] + frame + pad[1])
+        if size not in self._light:
+            self._light[size] = lighten(self._network.body, (1, *shape))
+        body = self._light[size]
+
+        def work(span: slice) -> NDArray[np.float32]:
+            x = np.empty(shape, np.float32)
+            normalise(dn[:, :, span], observed[:, span], self._inputs, spec.normalisation, x)
+            scores = self._probabilities(body, torch.from_numpy(x)[None])
+            return scores[0, :, : size[0], : size[1]].numpy()
+
+        if self.batch == 1:
+            return map(work, spans)
+        share = max(usual_threads() // self.batch, 1)
+        return side_by_side(work, spans, self.batch, partial(torch.set_num_threads, share))
+
+    def _in_batches(
+        self,
+        dn: NDArray[Any],
+        observed: NDArray[np.bool_],
+        spans: Sequence[slice],
+        size: tuple[int, int],
+    ) -> Iterator[Tensor]:
+        """Probabilities of windows, some in one pass; they stay on the device."""
+        rows, seen = self._tensor(_portable(dn)), self._tensor(observed)
+        for first in range(0, len(spans), self.batch):
+            group = spans[first : first + self.batch]
+            with torch.inference_mode():
+                x = torch.stack([rows[:, :, span] for span in group])
+                m = torch.stack([seen[None, :, span] for span in group])
+                x = self._normalised(x, m, padding(self._spec, *size), dn.dtype)
+                scores = self._probabilities(self._network.body, x)
+            yield from scores[..., : size[0], : size[1]]
+
+    def _normalised(
+        self, dn: Tensor, observed: Tensor, pad: tuple[int, int], dtype: np.dtype[Any]
     ) -> Tensor:
-        """Probabilities of some windows whose numbers came as `_portable` gives them."""
-        pad = padding(self._spec, *size)
+        """Network input from numbers that came as `_portable` gives them."""
         if any(pad):
             dn = nn.functional.pad(dn, (0, pad[1], 0, pad[0]))
             observed = nn.functional.pad(observed, (0, pad[1], 0, pad[0]))
         dn = dn[:, self._take]
-        if unsigned:
+        if dtype == np.uint16:
             dn = dn.int() & 0xFFFF
-        x = self._network.normalise(dn, self._gain, self._bias, observed)
+        return self._network.normalise(dn, self._gain, self._bias, observed)
+
+    @torch.inference_mode()
+    def _probabilities(self, body: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         # no autocast elsewhere: not each torch has it for each device, be it only to switch it off
         with torch.autocast("cuda", self._half) if self._half else nullcontext():
             logits = body(x)
-        scores = torch.softmax(logits.float() / self._spec.temperature, dim=1)
-        return scores[..., : size[0], : size[1]]
+        return torch.softmax(logits.float() / self._spec.temperature, dim=1)
 
     @torch.inference_mode()
     def decide(
