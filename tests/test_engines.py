@@ -26,7 +26,7 @@ from geounet.engines.openvino_engine import (
     convert_network,
     has_bfloat16,
 )
-from geounet.engines.threads import _told
+from geounet.engines.threads import _told, told_threads, usual_threads
 from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, ModelError
 from geounet.model import (
@@ -223,6 +223,16 @@ def test_torch_is_not_asked_for_a_card_where_there_is_no_driver(monkeypatch):
     assert resolve_device("auto") == "cpu"
 
 
+def test_what_a_task_is_told_of_threads_holds_in_its_thread():
+    def task():
+        use_threads(3)
+        return usual_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(task).result() == 3
+    assert told_threads() is None
+
+
 # -- OpenVINO --------------------------------------------------------------------------------------
 
 UNPADDED = {
@@ -369,7 +379,7 @@ def test_the_number_of_threads_changes_nothing(engine, monkeypatch):
     dn, observed = _scene(32, 76)
     found = []
     for threads in (1, 2, 5):
-        monkeypatch.setitem(_told, "count", threads)
+        monkeypatch.setattr(_told, "count", threads, raising=False)
         opened = open_engine(model, MATCHED, device="cpu", engine=engine, batch=2)
         found.append(_scores(opened, dn, observed, cols)[1])
     np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=0, atol=1e-6)
@@ -380,7 +390,7 @@ def test_the_number_of_threads_changes_nothing(engine, monkeypatch):
 )
 def test_windows_in_torch_share_the_cores(threads, batch, share, monkeypatch):
     """Each thread that predicts takes its part; one window at a time takes all of them."""
-    monkeypatch.setitem(_told, "count", threads)
+    monkeypatch.setattr(_told, "count", threads, raising=False)
     taken = []
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     engine = TorchEngine(_model(**THREE), MATCHED, device="cpu", batch=batch)
@@ -606,7 +616,7 @@ def _rewritten(model):
     ids=["spec", "precision", "batch", "threads", "file"],
 )
 def test_another_network_is_compiled_where_anything_differs(beside, compiled, monkeypatch, change):
-    monkeypatch.setattr("geounet.engines.threads._told", {"count": 2})
+    monkeypatch.setattr(_told, "count", 2, raising=False)
     model = load_model(beside)
     usual = {"model": model, "inputs": MATCHED, "device": "cpu", "engine": "openvino", "batch": 2}
     for differs in (lambda _: {}, change):

@@ -1,6 +1,7 @@
 """The out-of-memory ladder, with an engine whose memory holds so many windows and no more."""
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from geounet.blending import StripBlender
-from geounet.engines import keeping
+from geounet.engines import keeping, torch_engine
 from geounet.engines import ladder as ladder_module
 from geounet.engines.ladder import Ladder, is_out_of_memory, open_ladder, suited_batch
 from geounet.errors import GeounetWarning, ModelError
@@ -233,6 +234,7 @@ def test_the_batch_suits_the_memory(free, tile, expected):
 def test_on_the_cpu_too_the_batch_suits_the_memory(free, told, expected, monkeypatch):
     """A full machine kills processes rather than let them know."""
     monkeypatch.setattr(ladder_module, "_free_on", lambda device: free)
+    monkeypatch.setattr(torch_engine, "usual_threads", lambda: 2)
     ladder = open_ladder(tiny_model(512), MATCHED, device="cpu", engine="torch", batch=told)
     assert ladder.batch == expected
 
@@ -253,7 +255,7 @@ one, ladder = (
     open_ladder(model, MATCHED, device="cpu", engine="torch", batch=batch) for batch in (1, 8)
 )
 expected = [scores.copy() for _, scores in one.predict(dn, seen, cols)]
-limit = psutil.Process().memory_info().vms + (150 << 20)
+limit = psutil.Process().memory_info().vms + (100 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 with warnings.catch_warnings(record=True) as said:
     made = [scores.copy() for _, scores in ladder.predict(dn, seen, cols)]
@@ -268,5 +270,12 @@ def test_memory_that_really_runs_out_gives_the_same_result():
     """With an address space that has no room for eight windows at once."""
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-c", OUT_OF_MEMORY, folder]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},  # else each thread claims 64 MiB, some luck
+    )
     assert done.returncode == 0, done.stderr

@@ -1,22 +1,23 @@
-"""How many threads the engines of this process take on the CPU."""
+"""How many threads engines take on the CPU."""
 
 from __future__ import annotations
 
 import os
+import threading
 
 __all__ = ["told_threads", "use_threads", "usual_threads"]
 
-_told: dict[str, int] = {}
+_told = threading.local()
 
 
 def use_threads(count: int) -> None:
-    """Let engines that are opened from now on take so many threads: processes share the cores."""
-    _told["count"] = count
+    """Let engines that this thread opens from now on take so many: tasks share the cores."""
+    _told.count = count
 
 
 def told_threads() -> int | None:
     """What `use_threads` was told; None if nothing."""
-    return _told.get("count")
+    return getattr(_told, "count", None)
 
 
 def usual_threads() -> int:
