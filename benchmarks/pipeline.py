@@ -112,20 +112,16 @@ def forward(options: argparse.Namespace) -> dict[str, float]:
     engine = open_engine(
         job.model, job.inputs, device=job.device, engine=job.engine, batch=options.batch
     )
-    cols = job.plan.cols
-    width = cols.starts[min(len(cols.starts) - 1, 3)] + cols.tile
+    plan = job.plan
     with job.scene.open() as reader:
-        tile = reader.read(Tiles(0, 0, job.plan.rows.tile, width), job.inputs.read)
+        tile = reader.read(Tiles(0, 0, plan.rows.tile, plan.width), job.inputs.read)
     valid = np.ones_like(tile.valid)
-    few = Axis(width, cols.tile, cols.overlap)
-    rounds = -(-job.plan.count // len(few.starts))
-    passes(engine, tile.dn, valid, few, 1)  # warms up
+    passes(engine, tile.dn, valid, plan.cols, 1)  # warms up
     with measured() as record:
-        passes(engine, tile.dn, valid, few, rounds)
+        passes(engine, tile.dn, valid, plan.cols, len(plan.rows.starts))
         if job.device.startswith("cuda"):
             torch.cuda.synchronize()
-    share = job.plan.count / (rounds * len(few.starts))
-    return {name: seconds * share for name, seconds in record.items()}
+    return record
 
 
 def passes(engine: Engine, dn: np.ndarray, valid: np.ndarray, cols: Axis, rounds: int) -> None:
