@@ -86,6 +86,7 @@ def batch(
         _register(manifest, found, orders)
         sweep_all(folder, left)
         result = _drive(manifest, orders)
+        sweep_all(folder, left | manifest.folders())  # also of workers that were still dying then
         if settings.stac:
             write_catalogue(folder, model=config.model)
         if settings.merge:
