@@ -85,8 +85,10 @@ def batch(
         manifest.begin({"sources": [str(s) for s in several], "options": options})
         _register(manifest, found, orders)
         sweep_all(folder, left)
-        result = _drive(manifest, orders)
-        sweep_all(folder, left | manifest.folders())  # also of workers that were still dying then
+        try:
+            result = _drive(manifest, orders)
+        finally:  # of workers that ended with the batch, or were still dying when it began
+            sweep_all(folder, left | manifest.folders())
         if settings.stac:
             write_catalogue(folder, model=config.model)
         if settings.merge:
