@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import rasterio
 from batches import entries, make_scene, serial, tree, two_workers
+from distributed import Client
 from models import tiny_model
 
 import geounet
@@ -332,6 +333,28 @@ def test_stopping_finishes_what_runs_and_leaves_the_rest_pending(batch, inputs, 
     assert all(entry.there(tmp_path / "out") for entry in rows if entry.status == "done")
     result, _ = batch(inputs, polygons=False)
     assert (result.done, result.exit_code) == (26, 0)
+
+
+def test_a_scene_that_begins_while_it_is_taken_back_has_ended_when_the_batch_has(
+    batch, inputs, cluster, tmp_path, monkeypatch
+):
+    """Dropped, it goes on in its worker: nothing half-made lies there, nothing comes after."""
+    make_scene(inputs / "large.tif", seed=9, height=1500, width=1500)
+    looks, stop = [], threading.Event()
+
+    def too_early(self, really=drive.Drive._executing):
+        looks.append(len(looks))
+        return really(self) if len(looks) > 1 else set()
+
+    monkeypatch.setattr(drive.Drive, "_executing", too_early)
+    batch(
+        inputs / "large.tif", polygons=False, stop=stop,
+        on_event=lambda event: event.stage == "predicting" and stop.set(),
+    )  # fmt: skip
+    assert len(looks) > 2
+    with Client(cluster, set_as_default=False) as client:
+        assert not any(client.run(drive._executing_here).values())
+    assert not list((tmp_path / "out").rglob(".geounet-*"))
 
 
 _CLIENT = """

@@ -417,6 +417,8 @@ class Drive:
         running = len(self._flying) - len(waiting)
         self._drop(waiting)
         self._tell("stopping", message=f"{self._stopped}; {running} scenes are being finished")
+        while self._executing() & set(waiting):  # begun meanwhile: dropped, they go on and write
+            time.sleep(0.1)
 
     def _executing(self) -> set[str]:
         found = self._team.client.run(_executing_here, on_error="ignore")
