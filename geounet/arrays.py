@@ -132,7 +132,6 @@ def array_scene(
         radiometry=decide_radiometry(evidence, scale=scale, offset=offset),
         dtype=dtype,
         nodata=nodata,
-        masked=False,
         block=(256, width),
         array=array,
     )

@@ -168,10 +168,12 @@ class Scene:
     radiometry: Radiometry
     dtype: str
     nodata: float | None
-    masked: bool
-    """True where the file has a mask or an alpha band of its own."""
     block: tuple[int, int]
     """Height and width of the file's internal blocks."""
+    masks: tuple[int, ...] = ()
+    """For each band the one, 1-based, whose mask says where it was observed; 0 where none does."""
+    alpha: int = 0
+    """The band, 1-based, that is 0 where nothing was observed; 0 where there is none."""
     part: Part | None = None
     """Which of the file's pixels these are; None for all of them."""
     clouds: CloudLayer | None = None
@@ -408,19 +410,16 @@ class SceneReader:
         area = RasterWindow(place.col, place.row, place.width, place.height)
         product = self._scene.product
 
-        def read() -> NDArray[Any] | None:
+        def read() -> NDArray[np.bool_] | None:
             read_bands(
                 self._dataset, indexes, place,
                 factors=product.factors, resampling=product.resampling,
                 nodata=self._scene.nodata, out=out,
             )  # fmt: skip
-            if not self._scene.masked:
-                return None
-            mask: NDArray[Any] = self._dataset.read_masks(1, window=area, out_shape=out.shape[1:])
-            return mask
+            return self._mask(indexes, area, out.shape[1:])
 
         try:
-            mask = remote.attempt(product.path, read)
+            unmasked = remote.attempt(product.path, read)
         except (RasterioError, OSError) as error:
             why = explain_failure(error, self._dataset, indexes, place, product.layers)
             raise SceneError(
@@ -428,9 +427,20 @@ class SceneReader:
                 f"{self._scene.uri}: {why}. The file is truncated or damaged; get it again."
             ) from error
         valid = observed(out, self._scene.nodata)
-        if mask is not None:
-            valid &= mask > 0
+        if unmasked is not None:
+            valid &= unmasked
         return valid
+
+    def _mask(
+        self, indexes: Sequence[int], area: RasterWindow, shape: tuple[int, ...]
+    ) -> NDArray[np.bool_] | None:
+        """Where the file's masks and alpha band say that these bands were observed."""
+        scene, source = self._scene, self._dataset
+        masks = sorted({scene.masks[i] for i in indexes if scene.masks} - {0})
+        seen = [source.read_masks(band, window=area, out_shape=shape) != 0 for band in masks]
+        if scene.alpha:
+            seen.append(source.read(scene.alpha, window=area, out_shape=shape) != 0)
+        return np.logical_and.reduce(seen) if seen else None
 
 
 def _all_of(grid: Grid) -> Part:
@@ -534,8 +544,9 @@ def open_scene(
             radiometry=_decide(product, scale, offset),
             dtype=source.dtypes[0],
             nodata=product.nodata if nodata is None else nodata,
-            masked=_has_mask(source, names),
             block=product.block or source.block_shapes[0],
+            masks=_masks_of(source),
+            alpha=_alpha_of(source, names),
         )
         _check_source(source, uri, nodata)
         points = bool(source.gcps[0])
@@ -649,13 +660,21 @@ def _name_bands(
     return tuple("-" if is_alpha else next(names) for is_alpha in alpha)
 
 
-def _has_mask(source: rasterio.DatasetReader | CubeReader, names: Sequence[str]) -> bool:
-    """Whether the file says of each pixel if it was observed, by a mask or by an alpha band."""
-    flags = source.mask_flag_enums[0]
-    alpha = [n for kind, n in zip(source.colorinterp, names, strict=True) if kind.name == "alpha"]
-    if MaskFlags.alpha in flags and "-" not in alpha:
-        return False
-    return MaskFlags.per_dataset in flags
+def _masks_of(source: rasterio.DatasetReader | CubeReader) -> tuple[int, ...]:
+    """For each band the one whose mask holds for it, see `Scene.masks`.
+
+    GDAL flags a mask for all bands, one made of an alpha band or of nodata, and that there is none;
+    a mask of a band's own has no flag.
+    """
+    flags = source.mask_flag_enums
+    one = MaskFlags.per_dataset in flags[0] and MaskFlags.alpha not in flags[0]
+    return tuple(1 if one else 0 if other else i for i, other in enumerate(flags, start=1))
+
+
+def _alpha_of(source: rasterio.DatasetReader | CubeReader, names: Sequence[str]) -> int:
+    """The alpha band, if its name is no band's; beside nodata, GDAL makes no mask of it."""
+    kinds = enumerate(zip(source.colorinterp, names, strict=True), start=1)
+    return next((i for i, (kind, name) in kinds if kind.name == "alpha" and name == "-"), 0)
 
 
 def _decide(product: Product, scale: float | None, offset: float | None) -> Radiometry:

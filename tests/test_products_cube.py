@@ -72,7 +72,7 @@ def test_a_variable_a_band(write):
     assert (scene.product.kind, scene.stem, {*scene.bands}) == ("cube", "cube", {*GRN})
     assert (scene.grid.shape, scene.grid.transform) == (SHAPE, CORNER)
     assert scene.grid.crs.to_epsg() == 32629
-    assert (scene.dtype, scene.nodata, scene.masked) == ("uint16", 0, False)
+    assert (scene.dtype, scene.nodata) == ("uint16", 0)
     assert scene.product.acquired == "2023-07-01T10:50:31Z"
     assert scene.radiometry.scale == pytest.approx((1e-4,) * 3)
     assert scene.radiometry.offset == pytest.approx((-0.1,) * 3)

@@ -178,9 +178,14 @@ def test_scale_and_offset_of_the_files_are_kept(make_layer):
 def test_a_mask_of_the_files_own_is_kept(make_layer):
     seen = np.full((5, 5), 255, np.uint8)
     seen[2, 3] = 0
-    layer = make_layer("a", 10, _numbers(5, 5), mask=seen)
-    with rasterio.open(stack([layer]).path) as source:
-        assert np.array_equal(source.read_masks(1), seen)
+    layers = [
+        make_layer("a", 10, _numbers(5, 5)),
+        make_layer("b", 10, _numbers(5, 5), mask=seen),
+        make_layer("c", 10, _numbers(5, 5), mask=seen.T),
+    ]
+    with rasterio.open(stack(layers).path) as source:
+        assert (source.read_masks(1) == 255).all()
+        assert np.array_equal(source.read_masks([2, 3]), [seen, seen.T])
 
 
 def test_blocks_are_those_of_the_finest_bands(make_layer):

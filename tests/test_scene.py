@@ -5,6 +5,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyproj
@@ -18,6 +19,7 @@ from rasterio.crs import CRS
 import geounet
 from geounet import scene as scene_module
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.products import Layer, stack
 from geounet.scene import Grid, Scene, observed, open_scene
 from geounet.tiling import Window
 
@@ -110,7 +112,7 @@ def test_what_else_is_known_before_a_pixel_is_read(make_raster):
     assert scene.stem == "a.b"
     assert scene.uri == str(path)
     assert scene.bands == (*GRN, "QA")
-    assert (scene.dtype, scene.nodata, scene.masked, scene.block) == ("uint16", 0, False, (16, 32))
+    assert (scene.dtype, scene.nodata, scene.alpha, scene.block) == ("uint16", 0, 0, (16, 32))
     assert open_scene(path, nodata=7).nodata == 7
     for never in (70_000, -1, 0.5, float("nan")):
         with pytest.raises(ConfigError, match=f"a pixel can hold; got {never:g}.*uint16"):
@@ -222,7 +224,6 @@ def test_an_internal_mask_is_heeded(make_raster):
     mask = np.full((37, 29), 255, np.uint8)
     mask[10:20, 5:9] = 0
     scene = open_scene(make_raster(_numbers(), mask=mask, **TOLD))
-    assert scene.masked
     assert np.array_equal(_read(scene).valid, mask > 0)
     part = _read(scene, Window(8, 3, 10, 11))
     assert np.array_equal(part.valid, mask[8:18, 3:14] > 0)
@@ -235,8 +236,69 @@ def test_an_alpha_band_is_a_mask_and_no_band(make_raster):
     path = make_raster(dn, descriptions=(*GRN, None), scale=1e-4, alpha=True)
     scene = open_scene(path)
     assert scene.bands == (*GRN, "-")
-    assert scene.masked
     assert np.array_equal(_read(scene).valid, dn[3] > 0)
+
+
+def test_an_alpha_band_beside_nodata_and_a_mask(make_raster):
+    """GDAL makes a mask of one of the three; each says of pixels that they were not observed."""
+    dn = _numbers(bands=4)
+    dn[3] = 65535
+    dn[3, :, 7] = 0
+    dn[:3, 4] = 9
+    mask = np.full((37, 29), 255, np.uint8)
+    mask[20] = 0
+    options = {"descriptions": (*GRN, None), "scale": 1e-4, "alpha": True, "nodata": 9}
+    expected = (dn[3] > 0) & (dn[0] != 9)
+    assert np.array_equal(_read(open_scene(make_raster(dn, **options))).valid, expected)
+    path = make_raster(dn, "masked.tif", mask=mask, **options)
+    assert np.array_equal(_read(open_scene(path)).valid, expected & (mask > 0))
+
+
+def _virtual(path, files, *, masked=False):
+    """A VRT of single-band files, each with its own nodata or mask, as gdalbuildvrt makes it."""
+    root = ET.Element("VRTDataset", rasterXSize="29", rasterYSize="37")
+    ET.SubElement(root, "SRS").text = "EPSG:32629"
+    for i, file in enumerate(files, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", dataType="UInt16", band=str(i))
+        ET.SubElement(band, "Description").text = GRN[i - 1]
+        sources = {"1": band}
+        if masked:
+            mask = ET.SubElement(band, "MaskBand")
+            sources["mask,1"] = ET.SubElement(mask, "VRTRasterBand", dataType="Byte")
+        with rasterio.open(file) as source:
+            if source.nodata is not None:
+                ET.SubElement(band, "NoDataValue").text = str(source.nodata)
+        for number, parent in sources.items():
+            part = ET.SubElement(parent, "SimpleSource")
+            ET.SubElement(part, "SourceFilename").text = str(file)
+            ET.SubElement(part, "SourceBand").text = number
+    path.write_bytes(ET.tostring(root))
+    return path
+
+
+def test_masks_of_bands_of_their_own_are_heeded(make_raster, tmp_path):
+    """Of the bands that are read alone, as nodata is."""
+    masks = np.full((3, 37, 29), 255, np.uint8)
+    masks[0, 3], masks[1, :, 5], masks[2, 30:] = 0, 0, 0
+    numbers = _numbers()
+    files = [make_raster(numbers[[i]], f"{i}.tif", mask=masks[i]) for i in range(3)]
+    scene = open_scene(_virtual(tmp_path / "all.vrt", files, masked=True), scale=1e-4, offset=0)
+    assert np.array_equal(_read(scene).valid, (masks > 0).all(axis=0))
+    with scene.open() as reader:
+        one = reader.read(Window(2, 3, 10, 11), [1])
+    assert np.array_equal(one.valid, masks[1, 2:12, 3:14] > 0)
+
+
+def test_bands_of_several_nodata_values_are_refused(make_raster, tmp_path):
+    numbers = _numbers()
+    files = [make_raster(numbers[[i]], f"{i}.tif", nodata=i or None) for i in range(3)]
+    with pytest.raises(SceneError, match=r"one nodata value; .*all\.vrt has 2: 1, 3: 2"):
+        open_scene(_virtual(tmp_path / "all.vrt", files), scale=1e-4)
+    with pytest.raises(SceneError, match=r"one nodata value; .* has 1: 1, 2: 2"):
+        stack([Layer(str(file), 1, file.stem) for file in files])
+    assert (
+        open_scene(_virtual(tmp_path / "two.vrt", [*files[:2], files[1]]), scale=1e-4).nodata == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,7 +316,6 @@ def test_near_infrared_that_goes_as_alpha_is_a_band(make_raster, name, descripti
     path = make_raster(dn, name, descriptions=descriptions, alpha=True, scale=1e-4)
     scene = open_scene(path, bands=told)
     assert scene.bands == ("red", "green", "blue", "nir")
-    assert not scene.masked
     assert _read(scene).valid.all()
 
 

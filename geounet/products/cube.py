@@ -28,6 +28,7 @@ from rasterio.errors import CRSError
 from geounet.buckets import store_below, url_of
 from geounet.errors import ConfigError, GeounetError, SceneError
 from geounet.products.product import CloudLayer, Product
+from geounet.products.raster import one_nodata
 from geounet.radiometry import Evidence, Statement
 from geounet.remote import redact, stem
 from geounet.sensors import common_name, find_sensor
@@ -400,20 +401,14 @@ def _stated(arrays: Sequence[xr.DataArray], band_dim: str | None, count: int) ->
 
 
 def _one_nodata(arrays: Sequence[xr.DataArray], uri: str) -> float | None:
-    """The stored number that means "not observed"; NaN says so itself."""
+    """The stored number that means "not observed"."""
     keys = ("_FillValue", "missing_value", "nodata")
     found = {
         str(a.name): float(next(a.attrs[key] for key in keys if key in a.attrs))
         for a in arrays
         if any(key in a.attrs for key in keys)
     }
-    values = {value for value in found.values() if not np.isnan(value)}
-    if len(values) > 1:
-        raise SceneError(
-            f"a cube's bands must have one nodata value; {redact(uri)} has "
-            f"{', '.join(f'{name}: {value:g}' for name, value in found.items())}."
-        )
-    return next(iter(values), None)
+    return one_nodata(found, redact(uri))
 
 
 def _block(array: xr.DataArray, space: tuple[str, str]) -> tuple[int, int]:

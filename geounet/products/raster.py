@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from contextlib import contextmanager
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
     from geounet.products.cube import CubeReader
     from geounet.products.product import CloudRule
 
-__all__ = ["file_name", "open_product", "open_raster", "raster_product", "read_band", "shown"]
+__all__ = [
+    "file_name",
+    "one_nodata",
+    "open_product",
+    "open_raster",
+    "raster_product",
+    "read_band",
+    "shown",
+]
 
 _CLOUD_BANDS: Mapping[str, CloudRule] = {"SCL": "scl", "QA_PIXEL": "qa_pixel", "FMASK": "fmask"}
 
@@ -116,19 +125,19 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
         uri: what the user gave, where that is another.
 
     Raises:
-        SceneError: there is no such file, or it is no raster.
+        SceneError: there is no such file, it is no raster, or its bands differ in nodata.
     """
     inside = PurePosixPath(path).name if uri else ""
     uri = uri or path
     path = remote.gdal_path(path)
-    shown = remote.redact(uri) if remote.is_remote(uri) else uri
-    name = f"{inside} {Path(shown).name}".strip()
+    called = shown(uri)
+    name = f"{inside} {Path(called).name}".strip()
     with open_raster(path, uri) as source:
         tags = source.tags()
         found = find_sensor(name=name, tags=tags, bands=source.descriptions)
         return Product(
             kind="raster",
-            uri=shown,
+            uri=called,
             path=path,
             stem=remote.stem(uri) if remote.is_remote(uri) else Path(uri).stem,
             names=source.descriptions,
@@ -142,8 +151,29 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
             sensor=found.sensor,
             level=found.level,
             clouds=_clouds_inside(path, source.descriptions),
-            nodata=source.nodata,
+            nodata=one_nodata(dict(enumerate(source.nodatavals, start=1)), called),
         )
+
+
+def one_nodata(values: Mapping[Any, float | None], uri: str) -> float | None:
+    """The number with which bands say "not observed", None where none does.
+
+    Args:
+        values: of each band; NaN goes beside another, as it is never a measurement.
+        uri: what to call the scene in an error.
+
+    Raises:
+        SceneError: they have several.
+    """
+    told = {band: value for band, value in values.items() if value is not None}
+    numbers = {value for value in told.values() if not math.isnan(value)}
+    if len(numbers) > 1:
+        said = ", ".join(f"{band}: {value:g}" for band, value in told.items())
+        raise SceneError(
+            f"all bands must have one nodata value; {uri} has {said}. Leave some out, or bring "
+            f"them to one first (gdalwarp)."
+        )
+    return next(iter(numbers or told.values()), None)
 
 
 def _clouds_inside(path: str, bands: Sequence[str | None]) -> CloudLayer | None:

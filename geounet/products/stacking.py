@@ -18,7 +18,7 @@ from rasterio.enums import MaskFlags
 
 from geounet.errors import SceneError
 from geounet.products.product import Product
-from geounet.products.raster import open_raster
+from geounet.products.raster import one_nodata, open_raster
 from geounet.remote import redact
 
 if TYPE_CHECKING:
@@ -144,13 +144,14 @@ def stack(
     places = [_place(source, finest) for source in sources]
     extent = _common_extent(places)
     sharp = [place.source for place in places if place.factor == 1]
-    found = nodata if nodata is not None else _one_nodata(sources)
+    if nodata is None:
+        nodata = one_nodata({s.layer.name: s.nodata for s in sources}, "the stack")
     return Stack(
-        path=_virtual_dataset(places, extent, finest, found),
+        path=_virtual_dataset(places, extent, finest, nodata),
         layers=tuple(source.layer for source in sources),
         factors=tuple(place.factor for place in places),
         dtype=finest.dtype,
-        nodata=found,
+        nodata=nodata,
         scales=tuple(source.scale for source in sources),
         offsets=tuple(source.offset for source in sources),
         block=(max(s.block[0] for s in sharp), max(s.block[1] for s in sharp)),
@@ -198,7 +199,7 @@ def _look(layer: Layer) -> _Source:
             scale=file.scales[i],
             offset=file.offsets[i],
             block=file.block_shapes[i],
-            masked=MaskFlags.per_dataset in file.mask_flag_enums[i],
+            masked=not file.mask_flag_enums[i] or MaskFlags.per_dataset in file.mask_flag_enums[i],
         )
 
 
@@ -231,12 +232,6 @@ def _check_one(rule: str, values: dict[str, str]) -> None:
             f"bands must {rule} to be stacked; got {'; '.join(groups)}. "
             f"Leave some out, or bring them together first (gdalwarp)."
         )
-
-
-def _one_nodata(sources: Sequence[_Source]) -> float | None:
-    values = {s.layer.name: str(s.nodata) for s in sources if s.nodata is not None}
-    _check_one("have one nodata value", values)
-    return next((s.nodata for s in sources if s.nodata is not None), None)
 
 
 def _place(source: _Source, finest: _Source) -> _Place:
@@ -321,10 +316,9 @@ def _virtual_dataset(
             _add(band, "Offset", repr(place.source.offset))
             _add(band, "Scale", repr(place.source.scale))
         _add_source(band, place, extent, str(place.source.layer.band))
-    masked = next((p for p in places if p.source.masked), None)
-    if masked is not None:
-        band = _add(_add(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        _add_source(band, masked, extent, f"mask,{masked.source.layer.band}")
+        if place.source.masked:
+            mask = _add(_add(band, "MaskBand"), "VRTRasterBand", dataType="Byte")
+            _add_source(mask, place, extent, f"mask,{place.source.layer.band}")
     return ET.tostring(root, encoding="unicode")
 
 
