@@ -385,6 +385,7 @@ class Outliner:
         if shaping.edges == "contour" and not probability:
             raise ConfigError("contours follow the probability of water; there is none.")
         contour = shaping.edges == "contour" and polygons
+        known = probability and shaping.code == 1  # of water: it says nothing of other codes
         asked = {"polygons": polygons, "shoreline": shoreline}
         self._kinds = [kind for kind, wanted in asked.items() if wanted]
         self._shaping = shaping
@@ -395,14 +396,13 @@ class Outliner:
             else None
         )
         self._contour = (
-            Contourer(width, threshold=shaping.threshold, smooth=probability)
+            Contourer(width, threshold=shaping.threshold, smooth=known)
             if contour or shoreline
             else None
         )
         self._contours: ContourPolygons | None = None
-        self._gradient = probability
-        water = polygons and probability and shaping.code == 1
-        self._statistics = _Statistics(width) if water else None
+        self._known = known
+        self._statistics = _Statistics(width) if polygons and known else None
         self._origins = _Origins(width, origins) if polygons and origins else None
         self._seeds = _Seeds(width, shaping.code) if polygons and shaping.fill_holes else None
 
@@ -431,7 +431,7 @@ class Outliner:
         if self._statistics and probability is not None:
             self._statistics.add(codes, probability)
         if self._contour:
-            self._contour.add(self._field(codes, probability))
+            self._contour.add(self._field(codes, probability if self._known else None))
 
     def _field(self, codes: Bytes, probability: Bytes | None) -> Bytes:
         """Probabilities that say the same as the codes, which were decided before rounding."""
@@ -576,7 +576,7 @@ class Outliner:
             if self._shaping.min_area:
                 part = part.select(~(at.areas(part.geometries()) < self._shaping.min_area))
             lines = part.shorelines()
-            columns = lines.attributes(transform, at.crs, gradient=self._gradient)
+            columns = lines.attributes(transform, at.crs, gradient=self._known)
             return table_of({**columns, **extra}, lines.geometries(), at, to_crs)
 
         return (table(some) for some in stretches(found.ends))

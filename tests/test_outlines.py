@@ -235,6 +235,17 @@ def test_small_polygons_go_and_their_shorelines_with_them() -> None:
     ]
 
 
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_shorelines_of_any_code_bound_its_polygons(code: int) -> None:
+    """The probability of water places the shores of water alone."""
+    codes = pixels("....\n.#o.\n.#o.\n....")
+    probability = np.where(codes == 1, 200, 20).astype(np.uint8)
+    plain = gathered(codes, Shaping(code=code), shoreline=True).shorelines(PIXEL)
+    known = gathered(codes, Shaping(code=code), probability, shoreline=True).shorelines(PIXEL)
+    assert len(known) == len(plain) > 0
+    assert known.geometry.equals(plain.geometry) == (code != 1)
+
+
 def test_neighbours_keep_their_shared_edge_when_simplified() -> None:
     """A staircase of 4-connected squares that touch at corners: simplified, still touching."""
     codes = np.kron(np.eye(4, dtype=np.uint8), np.ones((5, 5), np.uint8))
