@@ -35,7 +35,7 @@ from geounet.compare import along, check_codes, grid_of, neighbour
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
-from geounet.outlines import time_of
+from geounet.outlines import iso_time, time_of
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
@@ -430,8 +430,8 @@ def _meet(
 
 def _date_of_lines(shores: gpd.GeoDataFrame) -> str:
     """The acquisition time that all lines of a file share; empty if there is none."""
-    times = {str(time) for time in shores.get("acquired", ())}
-    return times.pop() if len(times) == 1 else ""
+    times = {iso_time(str(time)) for time in shores.get("acquired", ())}
+    return (times.pop() or "") if len(times) == 1 else ""
 
 
 def _raster_or_none(
@@ -505,14 +505,26 @@ def _meet_lines(
             continue
         way = shapely.LineString(points)
         found = shapely.intersection(way, shapely.multilinestrings(lines[tree.query(way)]))
-        parts = [part for part in shapely.get_parts(found) if not part.is_empty]
-        spots = [shapely.Point(part.coords[0]) for part in parts]  # of a stretch, where it begins
         reach = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
-        along_way = np.sort([way.project(spot) for spot in spots])
-        crossings = np.interp(along_way, reach, path.metres)
+        crossings = np.interp(_met(way, found), reach, path.metres)
         gaps = np.empty((0, 2)) if len(crossings) else np.array([[0.0, path.metres[-1]]])
         meetings.append(_Meeting(crossings, gaps))
     return meetings
+
+
+def _met(way: shapely.LineString, found: shapely.Geometry) -> Floats:
+    """How far along a line one meets points and stretches of it: a stretch where it begins.
+
+    What adjoins counts once: an intersection comes in pieces, cut at both lines' vertices.
+    """
+    xy, part = shapely.get_coordinates(shapely.get_parts(found), return_index=True)
+    at = shapely.line_locate_point(way, shapely.points(xy))
+    first = np.flatnonzero(np.diff(part, prepend=-1))
+    low, high = np.minimum.reduceat(at, first), np.maximum.reduceat(at, first)
+    order = np.lexsort((high, low))
+    low, high = low[order], high[order]
+    met: Floats = low[low > np.maximum.accumulate(np.append(-np.inf, high))[:-1]]
+    return met
 
 
 def _beside_lines(points: Floats, shores: gpd.GeoDataFrame) -> Floats:

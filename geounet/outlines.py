@@ -61,6 +61,7 @@ __all__ = [
     "Site",
     "acquisition_time",
     "check_crs",
+    "iso_time",
     "reshaped",
     "table_of",
     "time_of",
@@ -814,12 +815,12 @@ def time_of(source: rasterio.DatasetReader) -> str | None:
     """The same of a raster that is open."""
     tags = {**source.tags(ns="IMAGERY"), **source.tags()}
     tags = {name.upper(): text for name, text in tags.items()}
-    times = (_iso_time(tags.get(name, "")) for name in _TIME_TAGS)
+    times = (iso_time(tags.get(name, "")) for name in _TIME_TAGS)
     return next((time for time in times if time), None)
 
 
-def _iso_time(text: str) -> str | None:
-    """A time as ISO 8601; TIFF writes 2023:05:01 10:50:31."""
+def iso_time(text: str) -> str | None:
+    """A time as ISO 8601, None if it is no time; TIFF writes 2023:05:01 10:50:31."""
     text = re.sub(r"^(\d{4}):(\d{2}):(\d{2})", r"\1-\2-\3", text.strip())
     try:
         datetime.fromisoformat(text)

@@ -175,6 +175,25 @@ def test_shorelines_are_crossed_where_they_are(make_lines):
     assert list(found["date"]) == ["2021-07-08"] * 2
 
 
+@pytest.mark.parametrize(
+    ("shores", "distance", "count"),
+    [
+        ([[(-9, -95), (0, -80), (0, -170), (9, -190)]], 75, 1),
+        ([[(-9, -190), (0, -170), (0, -80), (-9, -95)]], 75, 1),
+        ([[(-9, -80), (0, -90), (9, -80)]], 85, 1),
+        ([[(-9, -80), (0, -90)], [(0, -90), (9, -80)]], 85, 1),
+        ([[(-9, -80), (9, -80), (9, -90), (-9, -90)]], 75, 2),
+        ([[(0, -80), (0, -100)], [(-9, -90), (9, -90)], [(-9, -99), (9, -111)]], 75, 2),
+    ],
+    ids=["along", "along it backwards", "touched", "where two meet", "twice", "across a stretch"],
+)
+def test_what_adjoins_is_crossed_once(make_lines, shores, distance, count):
+    lines = [[(X + x, Y + y) for x, y in shore] for shore in shores]
+    row = transects(make_lines([_southward(x=X)]), [make_lines(lines, "shore.fgb")]).crossings
+    assert row["distance_m"].to_numpy() == pytest.approx([distance], abs=1e-4)
+    assert list(row["n_crossings"]) == [count]
+
+
 # -- several crossings, gaps -----------------------------------------------------------------------
 
 
@@ -303,6 +322,16 @@ def test_names_come_from_the_file_if_they_are_different(make_lines, make_shore):
 def test_dates_in_names(make_lines, make_shore, name, date):
     found = transects(make_lines([_southward()]), [make_shore(_half(10), name)])
     assert found.crossings["date"][0] == date
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb"])
+@pytest.mark.parametrize("time", ["2023-05-01T10:50:31Z", None])
+def test_dates_in_files_of_lines(make_lines, suffix, time):
+    """GeoJSON's reader makes a time of the text."""
+    file = f"20240131.{suffix}"
+    shore = make_lines([[(-9, 39), (-8, 39)]], file, crs="OGC:CRS84", acquired=[time])
+    found = transects(make_lines([_southward()]), [shore]).crossings["date"][0]
+    assert found.removesuffix("Z").removesuffix("+00:00") == (time or "2024-01-31").removesuffix("Z")
 
 
 # -- files, errors ---------------------------------------------------------------------------------
