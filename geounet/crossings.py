@@ -663,7 +663,7 @@ def _meet_codes(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
 def _lookup(reader: _Reader, pixels: Floats, row: Ints, col: Ints) -> Bytes:
     """Values at pixels, 255 beyond the raster."""
     values, (top, left) = reader.around(pixels)
-    out = np.full(len(row), NOT_OBSERVED, np.uint8)
+    out = np.full(row.shape, NOT_OBSERVED, np.uint8)
     height, width = values.shape
     inside = (row >= top) & (row < top + height) & (col >= left) & (col < left + width)
     out[inside] = values[row[inside] - top, col[inside] - left]
@@ -697,12 +697,11 @@ def _bilinear(reader: _Reader, pixels: Floats, row: Floats, col: Floats) -> Floa
     y, x = np.clip(row - 0.5, 0, height - 1), np.clip(col - 0.5, 0, width - 1)
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
     down, across = y - top, x - left
-    total = np.zeros(len(row))
-    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = np.abs(1 - i - down) * np.abs(1 - j - across)
-        near = np.minimum(top + i, height - 1), np.minimum(left + j, width - 1)
-        stored = _lookup(reader, pixels, *near)
-        value = np.where(stored == NOT_OBSERVED, np.nan, stretched(stored))
-        total += np.where(weight > 1e-9, value * weight, 0)
+    i, j = np.array([(0, 0, 1, 1), (0, 1, 0, 1)])[:, :, None]
+    weight = np.abs(1 - i - down) * np.abs(1 - j - across)
+    near = np.minimum(top + i, height - 1), np.minimum(left + j, width - 1)
+    stored = _lookup(reader, pixels, *near)
+    value = np.where(stored == NOT_OBSERVED, np.nan, stretched(stored))
+    total = np.where(weight > 1e-9, value * weight, 0).sum(axis=0)
     level: Floats = np.where(off, np.nan, total)
     return level
