@@ -33,11 +33,10 @@ from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.smoothing import smoothed
 from geounet.timing import Progress
-from geounet.vector_files import check_writable, save
+from geounet.vector_files import check_writable, densified, in_crs, save
 from geounet.vectors import (
     PixelPolygons,
     Polygonizer,
-    densified,
     ground_areas,
     ground_measures,
     on_map,
@@ -763,7 +762,7 @@ def table_of(
     if at.transform.determinant < 0:
         world = shapely.reverse(world)
     frame = gpd.GeoDataFrame(columns, geometry=world, crs=at.crs)
-    return frame.to_crs(to_crs) if to_crs else frame
+    return frame.set_geometry(in_crs(frame, to_crs), crs=to_crs) if to_crs else frame
 
 
 def check_crs(to_crs: str | None, crs: object) -> None:

@@ -21,6 +21,7 @@ import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import pyogrio
+import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyarrow import parquet
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
-    import pyproj
-
 __all__ = [
     "GeoParquetWriter",
     "check_writable",
+    "densified",
+    "in_crs",
     "save",
     "to_wgs84",
     "write_polygons",
@@ -51,8 +52,10 @@ Geometries: TypeAlias = NDArray[np.object_]
 
 _ROWS = 20_000
 """Features that are turned into bytes at once."""
-_HALF_WORLD_M = 1.5e7
-"""A projected polygon narrower than this and over 180° wide crosses the antimeridian."""
+_EDGE_M = 1000.0
+"""Longest edge that is moved to longitude and latitude by its ends alone: centimetres off."""
+_MOST_PIECES = 100_000
+"""Pieces of one edge: coordinates can be absurd where a CRS ends."""
 _FORMATS: dict[str, Format] = {
     ".gpkg": "gpkg",
     ".parquet": "parquet",
@@ -430,39 +433,101 @@ _WRITERS: dict[Format, Callable[[_Pieces, Path, Layer], int]] = {
 
 def to_wgs84(frame: gpd.GeoDataFrame) -> Geometries:
     """Geometries in WGS 84, rounded to a centimetre, cut at 180°, shells counter-clockwise."""
-    moved = np.asarray(frame.geometry.to_crs("OGC:CRS84").array)
-    wide = np.ptp(shapely.bounds(moved)[:, ::2], axis=1) > 180
     if frame.crs.is_projected:
         metre = frame.crs.axis_info[0].unit_conversion_factor
-        extent = np.ptp(shapely.bounds(frame.geometry.array)[:, ::2], axis=1) * metre
-        wide &= extent < _HALF_WORLD_M
-        moved[wide] = shapely.transform(moved[wide], _unwrap)
+        dense = densified(frame.geometry.to_numpy(), _EDGE_M / metre)
+        frame = gpd.GeoDataFrame(geometry=dense, crs=frame.crs)
+    moved = in_crs(frame, "OGC:CRS84")
+    turns = np.floor(shapely.bounds(moved)[:, 0] / 360 + 0.5)
+    for at in np.flatnonzero(turns):
+        moved[at] = _turned(moved[at], -360 * turns[at])
     rounded = shapely.transform(moved, lambda coords: np.round(coords, 7))
     fine = ~shapely.is_valid(rounded)  # contours may be finer than a centimetre
     rounded[fine] = moved[fine]
-    moved = rounded
-    beyond = np.flatnonzero(shapely.bounds(moved)[:, 2] > 180)
-    for at in beyond:
-        moved[at] = _cut(moved[at])
-    oriented: Geometries = shapely.orient_polygons(moved)
+    for at in np.flatnonzero(shapely.bounds(rounded)[:, 2] > 180):
+        rounded[at] = _cut(rounded[at])
+    oriented: Geometries = shapely.orient_polygons(rounded)
     return oriented
 
 
-def _unwrap(coords: Floats) -> Floats:
-    return coords + np.where(coords[:, :1] < 0, [[360.0, 0.0]], 0.0)
+def in_crs(frame: gpd.GeoDataFrame, crs: str) -> Geometries:
+    """Geometries in another CRS; what crosses the antimeridian goes on beyond 180°, in one piece.
+
+    Args:
+        frame: Polygons or lines with edges far shorter than half the Earth.
+        crs: Anything that pyproj understands.
+
+    Raises:
+        ConfigError: If some of them have no place there.
+    """
+    moved = np.array(frame.geometry.to_crs(crs).array)
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise ConfigError(
+            f"the CRS of the output must reach where the raster lies; {crs} does not. "
+            f"Give one that is made for the place, or none."
+        )
+    target = pyproj.CRS.from_user_input(crs)
+    if frame.crs.is_projected and target.is_geographic:
+        turn = 2 * np.pi / target.axis_info[0].unit_conversion_factor
+        for at in np.flatnonzero(np.ptp(shapely.bounds(moved)[:, ::2], axis=1) > turn / 2):
+            parts = [_in_one_piece(part, turn) for part in shapely.get_parts(moved[at])]
+            moved[at] = shapely.union_all(parts) if parts[1:] else parts[0]
+    return moved
+
+
+def _in_one_piece(shape: shapely.Geometry, turn: float) -> shapely.Geometry:
+    """A line, or a polygon, whose longitudes jumped by a turn; one round a pole reaches it."""
+    if shapely.get_dimensions(shape) == 1:
+        return shapely.LineString(_unrolled(shape, turn))
+    shell, *holes = (shapely.Polygon(_unrolled(ring, turn)) for ring in shapely.get_rings(shape))
+    copies = [_turned(hole, turns * turn) for hole in holes for turns in (-1, 0, 1)]
+    return shapely.difference(shell, shapely.union_all(copies))
+
+
+def _unrolled(line: shapely.Geometry, turn: float) -> Floats:
+    """Points of a line, or a ring, without jumps; a ring round a pole is closed over it."""
+    xy: Floats = shapely.get_coordinates(line)
+    x = xy[:, 0]
+    x -= turn * np.cumsum(np.round(np.diff(x, prepend=x[:1]) / turn))
+    x -= turn * np.floor(x.min() / turn + 0.5)
+    if isinstance(line, shapely.LinearRing) and x[0] != x[-1]:
+        pole = np.copysign(turn / 4, xy[:, 1].mean())
+        xy = np.concatenate([xy, [(x[-1], pole), (x[0], pole), xy[0]]])
+    return xy
+
+
+def _turned(shape: shapely.Geometry, by: float) -> shapely.Geometry:
+    return shapely.transform(shape, lambda coords: coords + np.array([by, 0.0]))
+
+
+def densified(geometries: Geometries, longest: float) -> Geometries:
+    """Lines or polygons with points added so that no edge is longer.
+
+    `shapely.segmentize` does the same; of a ring with 2 million corners it took 50 s.
+    """
+    if not len(geometries):
+        return geometries
+    kind, xy, offsets = shapely.to_ragged_array(geometries)
+    step = np.diff(xy, axis=0, append=xy[-1:])
+    step[offsets[0][1:] - 1] = 0
+    pieces = np.ceil(np.linalg.norm(step, axis=1) / longest)
+    pieces = np.clip(pieces, 1, _MOST_PIECES).astype(np.int64)
+    if (pieces == 1).all():
+        return geometries
+    first = np.concatenate([[0], np.cumsum(pieces)])
+    part = np.arange(first[-1]) - np.repeat(first[:-1], pieces)
+    added = np.repeat(step / pieces[:, None], pieces, axis=0) * part[:, None]
+    rest = [first[offsets[0]], *offsets[1:]]
+    dense: Geometries = shapely.from_ragged_array(kind, np.repeat(xy, pieces, axis=0) + added, rest)
+    return dense
 
 
 def _cut(geometry: shapely.Geometry) -> shapely.Geometry:
     """Cut at the antimeridian; the part beyond it returns at -180°."""
     west = shapely.intersection(geometry, shapely.box(-180, -90, 180, 90))
     east = shapely.intersection(geometry, shapely.box(180, -90, 540, 90))
-    parts = [west, shapely.transform(east, lambda coords: coords - [360.0, 0.0])]
     dimension = shapely.get_dimensions(geometry)
-    kept = [
-        part
-        for one in parts
-        for part in shapely.get_parts(one)
-        if shapely.get_dimensions(part) == dimension
-    ]
+    parts = shapely.get_parts(shapely.union(west, _turned(east, -360)))
+    kept = parts[shapely.get_dimensions(parts) == dimension]
     many = shapely.MultiPolygon if dimension == 2 else shapely.MultiLineString
-    return kept[0] if len(kept) == 1 else many(kept)
+    return kept[0] if len(kept) == 1 else many(list(kept))

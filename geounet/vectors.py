@@ -1023,27 +1023,6 @@ def _edge_blocks(lines: NDArray[np.object_]) -> Iterator[tuple[Floats, Floats, I
         yield xy[some][edge], xy[some][edge + 1], owner[edge]
 
 
-def densified(geometries: NDArray[np.object_], longest: float) -> NDArray[np.object_]:
-    """Lines or polygons with points added so that no edge is longer.
-
-    `shapely.segmentize` does the same; of a ring with 2 million corners it took 50 s.
-    """
-    if not len(geometries):
-        return geometries
-    kind, xy, offsets = shapely.to_ragged_array(geometries)
-    step = np.diff(xy, axis=0, append=xy[-1:])
-    step[offsets[0][1:] - 1] = 0
-    pieces = np.maximum(np.ceil(np.linalg.norm(step, axis=1) / longest), 1).astype(np.int64)
-    first = np.concatenate([[0], np.cumsum(pieces)])
-    part = np.arange(first[-1]) - np.repeat(first[:-1], pieces)
-    added = np.repeat(step / pieces[:, None], pieces, axis=0) * part[:, None]
-    rest = [first[offsets[0]], *offsets[1:]]
-    dense: NDArray[np.object_] = shapely.from_ragged_array(
-        kind, np.repeat(xy, pieces, axis=0) + added, rest
-    )
-    return dense
-
-
 def on_map(geometries: NDArray[np.object_], transform: Affine) -> NDArray[np.object_]:
     """Geometries given in pixels, in coordinates of the transform."""
     moved: NDArray[np.object_] = shapely.transform(

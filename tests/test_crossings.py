@@ -331,7 +331,9 @@ def test_dates_in_files_of_lines(make_lines, suffix, time):
     file = f"20240131.{suffix}"
     shore = make_lines([[(-9, 39), (-8, 39)]], file, crs="OGC:CRS84", acquired=[time])
     found = transects(make_lines([_southward()]), [shore]).crossings["date"][0]
-    assert found.removesuffix("Z").removesuffix("+00:00") == (time or "2024-01-31").removesuffix("Z")
+    assert found.removesuffix("Z").removesuffix("+00:00") == (time or "2024-01-31").removesuffix(
+        "Z"
+    )
 
 
 # -- files, errors ---------------------------------------------------------------------------------

@@ -303,6 +303,27 @@ def test_long_edges_bend_with_the_crs() -> None:
     assert back.symmetric_difference(shapely.box(399960, 4699940, 499960, 4700040)).area < 100
 
 
+def test_what_crosses_the_antimeridian_stays_in_one_piece_in_degrees() -> None:
+    codes = np.kron(NESTED, np.ones((4, 4), np.uint8))
+    place = Affine(1000, 0, 818_000 - 500 * codes.shape[1], 0, -1000, 2_000_000), "EPSG:32660"
+    outliner = gathered(codes, Shaping(), shoreline=True)
+    polygons = outliner.polygons(*place, to_crs="EPSG:4326")
+    lines = outliner.shorelines(*place, to_crs="EPSG:4326")
+    assert polygons.is_valid.all()
+    for found in (polygons, lines):
+        west, _, east, _ = found.total_bounds
+        assert 179 < west < 180 < east < 181
+    assert polygons.to_crs("+proj=cea +lon_0=180").area.to_numpy() == pytest.approx(
+        polygons.area_m2.to_numpy(), rel=1e-4
+    )
+
+
+def test_an_output_crs_that_ends_before_the_raster_is_refused() -> None:
+    outliner = gathered(NESTED, Shaping())
+    with pytest.raises(ConfigError, match=r"must reach .* \+proj=ortho \+lat_0=-80"):
+        outliner.polygons(UTM, "EPSG:32631", to_crs="+proj=ortho +lat_0=-80")
+
+
 def test_contours_and_shorelines_of_a_geographic_raster_have_true_sizes() -> None:
     degree = Affine(0.0001, 0, 10, 0, -0.0001, 60)
     codes = np.zeros((30, 30), np.uint8)

@@ -143,6 +143,65 @@ def test_geojson_of_the_world_ocean_is_not_unwrapped(tmp_path: Path) -> None:
     assert gpd.read_file(path).geometry[0].equals(frame.geometry[0])
 
 
+@pytest.mark.parametrize("west", [-182, 178, 538])
+def test_geojson_of_any_turn_of_longitude_lies_within_180(tmp_path: Path, west: float) -> None:
+    mask = np.ones((10, 40), np.uint8)
+    frame = polygonize_rows([mask], 40).to_frame(Affine(0.1, 0, west, 0, -0.1, 1), 4326)
+    (cut,) = gpd.read_file(write_polygons(frame, tmp_path / "water.geojson")).geometry
+    assert sorted(part.bounds for part in cut.geoms) == [(-180, 0, -178, 1), (178, 0, 180, 1)]
+
+
+@pytest.mark.parametrize("shape", ["round the pole", "over the pole", "cape"])
+@pytest.mark.parametrize("turn", range(4))
+def test_geojson_of_polygons_about_a_pole(tmp_path: Path, shape: str, turn: int) -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    mask[10:50, 5:45] = 1
+    mask[12:14, 25:35] = 0
+    if shape != "over the pole":
+        mask[20:40, 15:40] = 0
+    if shape == "cape":
+        mask[29:32, 38:50] = 0
+    corner = Affine(10_000, 0, -300_000, 0, -10_000, 300_000)
+    frame = polygonize_rows([np.rot90(mask, turn)], 60).to_frame(corner, 3413)
+    (cut,) = gpd.read_file(write_polygons(frame, tmp_path / "water.geojson")).geometry
+    assert cut.is_valid
+    back = gpd.GeoSeries([cut], crs=4326).to_crs("+proj=laea +lat_0=90").area[0]
+    assert back == pytest.approx(frame.area_m2[0], rel=1e-7)
+
+
+def test_a_shoreline_round_a_pole_does_not_reach_it(tmp_path: Path) -> None:
+    ring = shapely.Point(0, 0).buffer(200_000).exterior
+    line = gpd.GeoDataFrame(geometry=[shapely.LineString(ring)], crs=3413)
+    cut = gpd.read_file(write_shorelines(line, tmp_path / "shore.geojson"))
+    assert cut.total_bounds == pytest.approx([-180, 88, 180, 88], abs=0.5)
+    assert cut.to_crs(3413).length[0] == pytest.approx(ring.length, rel=1e-3)
+
+
+def test_long_edges_bend_in_geojson(tmp_path: Path) -> None:
+    """100 km along a row of UTM is no straight line in degrees."""
+    frame = polygonize_rows([np.ones((10, 10_000), np.uint8)], 10_000).to_frame(UTM, 32631)
+    path = write_polygons(frame, tmp_path / "water.geojson")
+    (back,) = gpd.read_file(path).to_crs(32631).geometry
+    assert back.symmetric_difference(frame.geometry[0]).area < 3000  # 3 cm times 100 km
+
+
+@pytest.mark.parametrize("kind", ["line", "polygon", "multipolygon"])
+def test_points_are_added_where_shapely_adds_them(kind: str) -> None:
+    rows = ("11111", "10001", "10101", "11111", "00000", "00110")
+    mask = np.array([list(row) for row in rows]).astype(np.uint8)
+    connectivity = 8 if kind == "multipolygon" else 4
+    shapes = polygonize_rows([mask], 5, connectivity=connectivity).geometries()
+    if kind == "line":
+        shapes = shapely.get_rings(shapes)
+        shapes = shapely.linestrings([ring.coords for ring in shapes[:1]])
+    dense = vector_files.densified(shapes, 1.2)
+    expected = shapely.segmentize(shapes, 1.2)
+    assert shapely.get_coordinates(dense) == pytest.approx(shapely.get_coordinates(expected))
+    assert shapely.equals(dense, shapes).all()
+    assert shapely.get_num_coordinates(dense).sum() > shapely.get_num_coordinates(shapes).sum()
+    assert len(vector_files.densified(shapes[:0], 1)) == 0
+
+
 @pytest.mark.parametrize("name", ["water.shp", "water.txt", "water"])
 def test_unknown_formats_are_refused(tmp_path: Path, frame: gpd.GeoDataFrame, name: str) -> None:
     with pytest.raises(ConfigError, match="gpkg, parquet, fgb"):

@@ -482,19 +482,3 @@ def test_what_is_not_a_mask_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(SceneError, match="cannot be read"):
         polygonize(path)
-
-
-@pytest.mark.parametrize("kind", ["line", "polygon", "multipolygon"])
-def test_points_are_added_where_shapely_adds_them(kind: str) -> None:
-    mask = pixels("#####\n#...#\n#.#.#\n#####\n.....\n..##.")
-    connectivity = 8 if kind == "multipolygon" else 4
-    shapes = polygonize_rows([mask], 5, connectivity=connectivity).geometries()
-    if kind == "line":
-        shapes = shapely.get_rings(shapes)
-        shapes = shapely.linestrings([ring.coords for ring in shapes[:1]])
-    dense = vectors.densified(shapes, 1.2)
-    expected = shapely.segmentize(shapes, 1.2)
-    assert shapely.get_coordinates(dense) == pytest.approx(shapely.get_coordinates(expected))
-    assert shapely.equals(dense, shapes).all()
-    assert shapely.get_num_coordinates(dense).sum() > shapely.get_num_coordinates(shapes).sum()
-    assert len(vectors.densified(shapes[:0], 1)) == 0
