@@ -29,6 +29,7 @@ __all__ = [
     "Band",
     "Identity",
     "Sensor",
+    "band_in",
     "check_sensor",
     "common_name",
     "find_sensor",
@@ -185,18 +186,18 @@ _ALIASES = {
     "rededge2": "rededge075",
     "rededge3": "rededge078",
     "rededge": "rededge071",
-    "red edge": "rededge071",
-    "nir narrow": "nir08",
-    "near infrared": "nir",
+    "nirnarrow": "nir08",
+    "nearinfrared": "nir",
     "nir1": "nir",
     "swir1": "swir16",
     "swir2": "swir22",
     "b8": "nir",
-    "coastal aerosol": "coastal",
-    "green i": "green05",
+    "coastalaerosol": "coastal",
 }
 
 _NUMBERED = re.compile(r"(sr_|st_)?b(0?)(\d{1,2})(a?)", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[ _.-]+")
+_ENDING = re.compile(r"[ _.-]*(\(raw\)|raw|[1-6]0m|reflectance)$", re.IGNORECASE)
 
 
 def _plain(name: str) -> str:
@@ -217,7 +218,7 @@ def _vocabulary() -> dict[str, str]:
         for band in (*sensor.bands, *sensor.others):
             words.setdefault(band.common_name, band.common_name)
             if not _NUMBERED.fullmatch(band.name):
-                words.setdefault(band.name, band.common_name)
+                words.setdefault(_SEPARATORS.sub("", band.name), band.common_name)
     for band in _S2_L1C:
         words[band.name.lower()] = band.common_name
         words[band.name.lower().replace("b0", "b")] = band.common_name
@@ -240,11 +241,29 @@ def common_name(name: str, sensor: str | None = None) -> str | None:
         name: the band's own name.
         sensor: a key of `SENSORS`, or the beginning that several of them share.
     """
-    number = _NUMBERED.fullmatch(name.strip())
-    if sensor is None or not number:
-        return _WORDS.get(name.strip().lower())
+    text = name.strip().lower()
+    if not _NUMBERED.fullmatch(text):
+        text = _SEPARATORS.sub("", text)  # SWIR 1, swir_1
+        return None if _NUMBERED.fullmatch(text) else _WORDS.get(text)
+    if sensor is None:
+        return _WORDS.get(text)
     found = (SENSORS[key].common_name(name) for key in _kin(sensor))
     return next((word for word in found if word), None)
+
+
+def band_in(text: str) -> str | None:
+    """The band that a text ends with, or begins with where a remark follows, by its own name.
+
+    ``T30TUT_B02_10m`` is ``B02``, ``B4, central wavelength 665 nm`` (GDAL) ``B4``.
+    """
+    for part in (text, re.split(r"\s*[,(]", text)[0]):
+        while (shorter := _ENDING.sub("", part)) != part:
+            part = shorter  # noqa: PLW2901 - one ending after the other
+        words = _SEPARATORS.split(part)
+        for end in ("_".join(words[-2:]), words[-1]):
+            if common_name(end):
+                return end
+    return None
 
 
 def _kin(sensor: str) -> tuple[str, ...]:
@@ -473,8 +492,9 @@ def _fits(sensor: Sensor, numbers: Sequence[str]) -> bool:
     prefixed = any(form and form[1] for form in forms)
     padded = any(form and form[2] for form in forms)
     surface = {_plain(t) for t in numbers if t.lower().startswith("sr_")} <= main
+    thermal = main.isdisjoint(_plain(t) for t in numbers if t.lower().startswith("st_"))
     if prefixed:
-        return surface and sensor.name.startswith("landsat")
+        return surface and thermal and sensor.name.startswith("landsat")
     return not (padded and sensor.name in {"landsat-4", "landsat-5", "landsat-7"})
 
 
@@ -522,12 +542,18 @@ def name_bands(
     """
     if told is not None:
         return _told_names(count, told, sensor)
-    named = [text for text in descriptions if text and common_name(text, sensor)]
-    if len({common_name(text, sensor) for text in named}) >= 3:
-        texts = [text or f"band{i}" for i, text in enumerate(descriptions, start=1)]
-        words = _numbers_meant(texts) if sensor is None else {}
-        return _distinct([words.get(t) or common_name(t, sensor) or t for t in texts])
+    for texts in (descriptions, [text and (band_in(text) or text) for text in descriptions]):
+        known = {common_name(text, sensor) for text in texts if text} - {None}
+        if len(known) >= 3:
+            return _by_names(texts, sensor)
     return _in_order(count, descriptions, sensor)
+
+
+def _by_names(descriptions: Sequence[str | None], sensor: str | None) -> tuple[str, ...]:
+    """What descriptions say, of which some are known."""
+    texts = [text or f"band{i}" for i, text in enumerate(descriptions, start=1)]
+    words = _numbers_meant(texts) if sensor is None else {}
+    return _distinct([words.get(t) or common_name(t, sensor) or t for t in texts])
 
 
 def _numbers_meant(texts: Sequence[str]) -> dict[str, str]:
@@ -557,8 +583,14 @@ def _one_each(found: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 
 def _in_order(count: int, texts: Sequence[str | None], sensor: str | None) -> tuple[str, ...]:
-    """The order of a stack that does not name its bands."""
+    """The order of a stack that does not name its bands, or numbers them.
+
+    Raises:
+        SceneError: there is none for so many, or what the bands are called is another.
+    """
     order = _order(count, sensor)
+    if order is not None and not all(map(_may_be_called, order, texts)):
+        order = None
     if order is None and count == 1:
         raise SceneError(
             "a scene has several bands, and this file has one. Give the folder of all its bands, "
@@ -574,6 +606,12 @@ def _in_order(count: int, texts: Sequence[str | None], sensor: str | None) -> tu
             f"order, e.g. --bands B02,B03,B04,B08."
         )
     return order
+
+
+def _may_be_called(word: str, text: str | None) -> bool:
+    """Whether a description leaves it open that a band is this one: ``Band 2`` says nothing."""
+    known = common_name(text) if text else None
+    return known == word if known else not text or any(c.isdecimal() for c in text)
 
 
 def _order(count: int, sensor: str | None) -> tuple[str, ...] | None:

@@ -31,6 +31,7 @@ S2_NAMES = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09"
         ("B5", "rededge071"), ("SR_B5", "nir08"), ("sr_b3", "green"), ("SR_B7", "swir22"),
         ("green", "green"), ("NIR", "nir"), ("nir08", "nir08"), ("swir1", "swir16"),
         ("rededge1", "rededge071"), ("rededge", "rededge071"), ("coastal aerosol", "coastal"),
+        ("SWIR_2", "swir22"), ("Red Edge 1", "rededge071"), ("B_1", None), ("b 8a", None),
         ("", None), ("-", None), ("B13", None), ("SR_B9", None), ("QA_PIXEL", None), ("B0", None),
     ],
 )  # fmt: skip
@@ -74,6 +75,21 @@ def test_a_band_is_what_its_sensor_means_by_it(name, sensor, expected):
         (6, ("B2", "B3", "B4", "B8A", "B11", "B12"), None, None,
          ("blue", "green", "red", "nir08", "swir16", "swir22")),
         (4, ("SR_B3", "SR_B4", "SR_B5", "SR_B6"), None, None, ("green", "red", "nir08", "swir16")),
+        # in other spellings
+        (6, ("Blue", "green", "RED", "nir_narrow", "SWIR 1", "swir-2"), None, None,
+         ("blue", "green", "red", "nir08", "swir16", "swir22")),
+        # as GDAL describes a Sentinel-2 product's bands of 10 m
+        (6, ("B4, central wavelength 665 nm", "B3, central wavelength 560 nm",
+             "B2, central wavelength 490 nm", "B8, central wavelength 842 nm",
+             "AOT, at 550 nm", "WVP, a mean"),
+         None, None, ("red", "green", "blue", "nir", "AOT, at 550 nm",
+                      "WVP, a mean")),
+        (3, ("B3 (green)", "T30TUT_B04_10m", "x_B8A"), None, None, ("green", "red", "nir08")),
+        # what a name ends with counts where whole names do not tell
+        (4, ("green", "red", "nir", "std_nir"), None, None, ("green", "red", "nir", "std_nir")),
+        # surface temperature tells the older Landsats from the newer
+        (7, ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "ST_B6", "SR_B7"), None, None,
+         ("blue", "green", "red", "nir08", "swir16", "lwir", "swir22")),
         # a band that is not known keeps its name, one without a name gets a number
         (4, ("green", "red", "nir", "QA"), None, None, ("green", "red", "nir", "QA")),
         (4, ("green", None, "red", "nir"), None, None, ("green", "band2", "red", "nir")),
@@ -128,6 +144,9 @@ def test_name_bands(count, descriptions, told, sensor, expected):
         (5, (), None, "landsat-8", SceneError, "5 bands of landsat-8"),
         (12, (), None, "landsat-8", SceneError, "12 bands of landsat-8"),
         (6, (), None, "planetscope", SceneError, "6 bands of planetscope"),
+        # names that speak against the order, known or not
+        (6, ("red", "green", None, None, None, None), None, None, SceneError, "'red', 'green'"),
+        (6, ("Rouge", "Vert", "Bleu", "PIR", "MIR1", "MIR2"), None, None, SceneError, "'Rouge'"),
         # numbers that mean other bands elsewhere
         (7, tuple(f"B{i}" for i in range(1, 8)), None, None, SceneError,
          r"B1, B2, .* landsat-5, .*\(sentinel-2-l1c or landsat-4 or landsat-8\).*--bands"),

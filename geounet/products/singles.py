@@ -17,7 +17,7 @@ from geounet.errors import SceneError
 from geounet.products.product import CloudLayer, Layer, Product
 from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
-from geounet.sensors import common_name, find_sensor
+from geounet.sensors import band_in, common_name, find_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +37,6 @@ _HLS_FILE = re.compile(
     r"\.(?P<band>B\d[\dA]|Fmask)\.tiff?"
 )
 _HLS_THERMAL = {("L30", "B10"), ("L30", "B11")}
-_ENDING = re.compile(r"[ _.-]*(\(raw\)|raw|[1-6]0m|reflectance)$", re.IGNORECASE)
-_SPLIT = re.compile(r"[ _.-]+")
 _CLOUDS: Mapping[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
 _EO_BROWSER = re.compile(r".*_\(Raw\)\.tiff?", re.IGNORECASE)
 _EO_BROWSER_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 1.0}
@@ -186,7 +184,7 @@ def _named_bands(names: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
         path = PurePosixPath(name)
-        if path.suffix.lower() in RASTERS and (band := _band_of(path.stem)):
+        if path.suffix.lower() in RASTERS and (band := band_in(path.stem)):
             found[band].append(name)
     return found
 
@@ -205,17 +203,6 @@ def _refuse_strangers(bundle: Bundle, named: Mapping[str, Sequence[str]]) -> Non
             f"{', '.join(sorted(map(str, homes)))}, and {', '.join(strangers[:4])} beside them. "
             f"Give the folder of the bands, or one of the others. geounet batch takes many scenes."
         )
-
-
-def _band_of(stem: str) -> str | None:
-    """The band that a file's name ends with: ``SR_B3``, ``B8A``, ``nir``."""
-    while (shorter := _ENDING.sub("", stem)) != stem:
-        stem = shorter
-    parts = _SPLIT.split(stem)
-    for text in ("_".join(parts[-2:]), parts[-1]):
-        if common_name(text):
-            return text
-    return None
 
 
 def _stem(bundle: Bundle, names: Sequence[str]) -> str:
