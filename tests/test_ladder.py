@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,24 @@ def test_on_the_cpu_too_the_batch_suits_the_memory(free, told, expected, monkeyp
     monkeypatch.setattr(torch_engine, "usual_threads", lambda: 2)
     ladder = open_ladder(tiny_model(512), MATCHED, device="cpu", engine="torch", batch=told)
     assert ladder.batch == expected
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_the_card_that_is_meant_is_asked_for_its_memory(device, monkeypatch):
+    """In PyTorch 2.4 `mem_get_info` takes no device without a number, which "cuda" is."""
+    meant = []
+
+    @contextmanager
+    def on(device):
+        meant.append(device)
+        yield
+        meant.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda: ({"cuda": 7, "cuda:1": 8}[meant[-1]], 9)
+    )
+    assert ladder_module._free_on(device) == (8 if device == "cuda:1" else 7)
 
 
 OUT_OF_MEMORY = """

@@ -108,7 +108,8 @@ def _free_on(device: str) -> int | None:
         return None
     import torch  # noqa: PLC0415 - costs seconds
 
-    free: int = torch.cuda.mem_get_info(torch.device(device))[0]
+    with torch.cuda.device(device):  # told to mem_get_info, PyTorch 2.4 refuses one without number
+        free: int = torch.cuda.mem_get_info()[0]
     return free
 
 
