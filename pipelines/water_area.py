@@ -23,11 +23,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rasterio
 from matplotlib.figure import Figure
 
 import geounet
 from geounet.crossings import date_in_name
+from geounet.pipeline import prepare, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(uri: str, options: argparse.Namespace) -> Day:
     scene = geounet.open_scene(uri)
-    result = geounet.run(
-        uri,
+    config = geounet.RunConfig.of(
         output=options.output,
         model=options.model,
         geometry=options.site,
@@ -89,11 +88,11 @@ def measure(uri: str, options: argparse.Namespace) -> Day:
         polygons=False,
         overwrite=True,
     )
-    with rasterio.open(result.outputs["mask"]) as mask:
-        acquired = mask.tags().get("ACQUIRED") or date_in_name(scene.stem)
+    job = prepare(uri, config)
+    acquired = job.tags().get("ACQUIRED") or date_in_name(scene.stem)
     if not acquired:
         raise geounet.SceneError(f"a time series needs dates; nothing in {scene.uri} says one.")
-    areas = result.area_km2
+    areas = run_job(job).area_km2
     return Day(acquired[:10], scene.stem, areas["water"], areas["land"], areas["obscured"])
 
 

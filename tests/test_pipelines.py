@@ -109,7 +109,10 @@ def test_the_water_area_of_a_site(make_water, network, tmp_path, capsys) -> None
     assert (out / "water_area.png").read_bytes().startswith(b"\x89PNG")
     assert script["main"]([str(first), str(tmp_path / "none.tif"), *asked]) == 3
     assert "left out: a scene must exist" in capsys.readouterr().err
-    assert script["main"]([str(tmp_path / "none.tif"), *asked]) == 1
+    undated, _ = make_water(40, 50, name="undated.tif")
+    assert script["main"]([str(undated), *asked]) == 1
+    assert "needs dates; nothing in" in capsys.readouterr().err
+    assert not (out / "undated_mask.tif").exists()
 
 
 def test_a_hollow_point_is_a_day_that_was_hardly_seen(tmp_path) -> None:
