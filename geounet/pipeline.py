@@ -104,7 +104,7 @@ class RunConfig(BaseModel):
     """Pixels that windows share at least; None takes the model's."""
     blend: BlendWindow = "hann"
     """Profile of a window's weight."""
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    threshold: float = Field(default=0.5, gt=0, lt=1, allow_inf_nan=False)
     """Least probability of water."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
@@ -467,7 +467,7 @@ def predict_strips(
                 scores = blender.finish(row.index)
                 start = job.plan.rows.starts[row.index]
                 skip = max(top - start, 0)
-                keep = slice(skip, max(min(bottom - start, scores.shape[1]), skip))
+                keep = slice(skip, min(bottom - start, scores.shape[1]))
                 valid = row.valid[margin:, margin : margin + job.plan.width]
                 codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
                 if clouds and codes.size:

@@ -88,6 +88,8 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
         yield drafts
         for kind, path in outputs.items():
             _rename(drafts[kind], path)
+    except OutputError as error:  # of a draft: whoever reads it knows the outputs' folder alone
+        raise OutputError(str(error).replace(str(stage), str(folder))) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         _remove_empty(made)
