@@ -18,6 +18,7 @@ from geounet.arrays import array_scene, segment_lazily, segment_scene, warn_of_a
 from geounet.errors import ConfigError
 from geounet.mask import CLASSES, NOT_OBSERVED
 from geounet.products.cube import BAND_DIMS, band_names, scale_and_offset
+from geounet.products.raster import one_nodata
 from geounet.radiometry import Statement
 from geounet.sensors import common_name
 
@@ -115,13 +116,17 @@ class GeounetDataset:
         chosen = self._dataset[names]
         first = chosen[names[0]]
         array = chosen.to_dataarray("band")
-        shared = {
+        array.attrs = {
             key: value
             for key, value in first.attrs.items()
             if all(chosen[name].attrs.get(key) == value for name in names)
         }
-        array.attrs = shared
+        each = [scale_and_offset(chosen[name].attrs, 1) for name in names]
+        array.attrs |= {"scales": [s for (s,), _ in each], "offsets": [o for _, (o,) in each]}
         array.encoding = dict(first.encoding)
+        if options.get("nodata") is None:
+            told = {name: chosen[name].rio.nodata for name in names}
+            options["nodata"] = one_nodata(told, "the dataset")
         found: xr.DataArray = array.geounet.segment(band_dim="band", **options)
         return found
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import geounet.xarray  # noqa: F401 - registers the accessor
 from geounet.arrays import segment
-from geounet.errors import ConfigError, GeounetWarning
+from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
 from geounet.segmenter import Segmenter
 
@@ -166,6 +166,22 @@ def test_a_dataset_of_a_variable_a_band(model):
     assert mask.rio.crs.to_epsg() == 32629
     with pytest.raises(ConfigError, match=r"must have variables that are bands.*it has SCL"):
         bands[["SCL"]].geounet.segment(model=model)
+
+
+def test_bands_of_a_dataset_have_scales_of_their_own(model):
+    """As of Landsat's reflectance with its surface temperature."""
+    cube = _cube(_numbers())
+    bands = cube.to_dataset("band")
+    for name in bands:
+        bands[name].attrs = {"scale_factor": 1e-4, "add_offset": 0.0, "nodata": 0}
+    bands["nir"] = (bands.nir / 2).astype(np.uint16).assign_attrs(scale_factor=2e-4)
+    bands["lwir11"] = bands.green.assign_attrs(scale_factor=0.0034, add_offset=149.0)
+    numbers = np.stack([bands.green, bands.red, bands.nir * 2])
+    assert np.array_equal(bands.geounet.segment(model=model), _expected(numbers, model))
+    bands["red"].attrs["nodata"] = 7
+    with pytest.raises(SceneError, match=r"one nodata value; the dataset has .*red: 7"):
+        bands.geounet.segment(model=model)
+    assert (bands.geounet.segment(model=model, nodata=0) == 255).any()
 
 
 def test_without_dimensions_of_space_it_is_refused(model):
