@@ -102,6 +102,21 @@ def test_a_batch_on_workers_that_differ_makes_what_serial_runs_make(
     assert tree(tmp_path / "out") == expected
 
 
+def test_a_batch_that_goes_on_with_another_engine_says_so(cluster, inputs, model, tmp_path):
+    options = {"output": tmp_path / "out", "model": str(model), "polygons": False, "device": "cpu"}
+    with pytest.warns(GeounetWarning, match=r"All take openvino\."):
+        geounet.batch(inputs / "s0.tif", scheduler=cluster, **options)
+    with Client(cluster, set_as_default=False) as client:
+        second = client.scheduler_info(n_workers=-1)["workers"].popitem()[0]
+        client.run(_set_bfloat16, True, workers=[second])
+        with pytest.warns(GeounetWarning, match=r"made by openvino on cpu, .* by openvino-bf16"):
+            result = geounet.batch(inputs, scheduler=cluster, **options)
+        client.run(_set_bfloat16, False, workers=[second])
+    assert (result.done, result.unchanged) == (4, 1)
+    made = {e.details["engine"] for e in entries(tmp_path / "out").values()}
+    assert made == {"openvino", "openvino-bf16"}
+
+
 def test_strips_of_workers_that_differ_fit_together(cluster, inputs, model, tmp_path):
     config = RunConfig(model=str(model), output=tmp_path / "spread", device="cpu", polygons=False)
     with pytest.warns(GeounetWarning, match="All take openvino"):

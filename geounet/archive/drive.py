@@ -17,6 +17,7 @@ import queue
 import threading
 import time
 import uuid
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from geounet.archive.settings import BatchResult, Event
 from geounet.archive.stages import listening
 from geounet.archive.strips import run_spread
 from geounet.archive.tasks import Extra, Large, Task, segment
+from geounet.errors import GeounetWarning
 from geounet.remote import redact
 from geounet.staging import sweep
 
@@ -135,6 +137,7 @@ class Drive:
         config, model = self._orders.config, self._orders.model
         asked = Asked(config.model, model.spec, model.digest, config.engine, team.device)
         self._team, self._engine = team, agree(team, asked)
+        self._compare_engines(f"{self._engine} on {team.device}")
         self._slots, self._looked = team.slots, time.monotonic()
         pending = self._manifest.pending()
         self._tell("begun", message=self._describe(team))
@@ -143,6 +146,21 @@ class Drive:
                 self._loop(pending)
         finally:
             self._abandon()
+
+    def _compare_engines(self, now: str) -> None:
+        """Warn where scenes that are done were made by another engine than the rest will be.
+
+        It is no part of what settles a scene, or a machine of another kind would do all anew.
+        """
+        before = sorted(self._manifest.engines() - {now})
+        if before:
+            warnings.warn(
+                f"scenes of this batch were made by {', '.join(before)}, and the rest will be by "
+                f"{now}: their masks may differ in a few pixels of a thousand. Name one engine for "
+                f"all, which does all anew: --set engine=torch.",
+                GeounetWarning,
+                stacklevel=4,
+            )
 
     def wait_for(self, what: str) -> None:
         """Say what is waited for."""

@@ -570,6 +570,15 @@ class Manifest:
             ).fetchall()
         )
 
+    def engines(self) -> set[str]:
+        """What made the batch's scenes that are done: ``openvino on cpu``."""
+        rows = self._db.execute(
+            "SELECT DISTINCT json_extract(details, '$.engine'), json_extract(details, '$.device')"
+            " FROM scenes WHERE status = 'done' AND batch = ?",
+            (self._batch,),
+        )
+        return {f"{engine} on {device}" for engine, device in rows}
+
     def folders(self) -> set[str]:
         """Folders in which a worker that died may have left something, relative to the output's."""
         rows = self._db.execute(
