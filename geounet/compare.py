@@ -104,8 +104,6 @@ _BAND = 256
 _MOST_BANDS = 64
 _SIDE_POINTS = 65
 """Points on each side of an outline that is projected."""
-_SPREAD = 100
-"""A mask that covers this many times its own pixels was torn apart by the CRS."""
 
 
 # -- masks and their place on a grid ---------------------------------------------------------------
@@ -409,6 +407,8 @@ def change(
     grid = _mask_grid(before)
     placed = _place(after, _mask_grid(after), grid)
     _check_overlap(before, after, placed)
+    if placed.offset is None:  # around a pole, or of the whole world, its outline tells no box
+        placed = replace(placed, rows=(0, grid.height), cols=(0, grid.width))
     folder = Path(output)
     outputs = {"change": folder / "change.tif", "polygons": folder / f"change.{format}"}
     shaping = Shaping(min_area=min_area, simplify=simplify, smooth=smooth)
@@ -435,16 +435,24 @@ def change(
 
 def _check_overlap(before: object, after: object, placed: _Placed) -> None:
     """Refuse two masks without a pixel in common."""
-    own, grid = placed.own, placed.grid
-    common = placed.rows[0] < placed.rows[1] and placed.cols[0] < placed.cols[1]
-    if common and placed.offset is None:
-        frame = along(~grid.transform, _outline(own, grid.crs, _middle(grid)))
-        common = shapely.Polygon(frame).intersection(shapely.box(0, 0, *grid.shape[::-1])).area > 0
+    if placed.offset is not None:
+        common = placed.rows[0] < placed.rows[1] and placed.cols[0] < placed.cols[1]
+    else:  # a small mask has an outline on a large one's grid, not always the other way round
+        common = _reaches(placed.own, placed.grid) or _reaches(placed.grid, placed.own)
     if not common:
         raise SceneError(
             f"masks must overlap to be compared; {shown(before)} and {shown(after)} have no pixel "
             f"in common."
         )
+
+
+def _reaches(own: Grid, grid: Grid) -> bool:
+    """Whether a raster's outline on another grid takes a part of it."""
+    frame = along(~grid.transform, _outline(own, grid.crs, _middle(grid)))
+    if len(frame) < 3:
+        return False
+    shape = shapely.make_valid(shapely.Polygon(frame))
+    return bool(shapely.intersection(shape, shapely.box(0, 0, grid.width, grid.height)).area > 0)
 
 
 def _check_polygons(grid: Grid, kind: str) -> None:
@@ -562,7 +570,8 @@ def _reshaped_changes(
         "touches_edge": np.concatenate([part.touches_edge for part in parts]),
         "touches_unobserved": np.concatenate([part.touches_unobserved for part in parts]),
     }
-    big = ~(area < shaping.min_area)
+    sizes = np.concatenate([part.measure(site.transform, site.crs)[0] for part in parts])
+    big = ~(sizes < shaping.min_area)  # before they are reshaped, as without that
     kept = {name: values[big] for name, values in columns.items()}
     yield table_of(kept, geometries[big], site, None)
 
@@ -762,9 +771,8 @@ def _mosaic_grid(
     boxes = []
     for path, grid in zip(paths, grids, strict=True):
         outline = _outline(grid, target, near)
-        box = np.array(_box(outline, lattice))
-        _check_whole(path, grid, target, outline, box)
-        boxes.append(box)
+        _check_whole(path, target, outline)
+        boxes.append(_box(outline, lattice))
         near = float(outline[:, 0].mean()) if near is None else near
     low, high = np.min(boxes, axis=0)[:2].tolist(), np.max(boxes, axis=0)[2:].tolist()
     corner = along(lattice, np.array([low[::-1]], np.float64))[0]
@@ -794,12 +802,10 @@ def _lattice(first: Grid, crs: str | None) -> tuple[CRS | None, Affine]:
     return target, Affine(side, 0, 0, 0, -side, 0)
 
 
-def _check_whole(
-    path: object, grid: Grid, target: CRS | None, outline: Floats, box: NDArray[np.int_]
-) -> None:
-    """Refuse a CRS in which a mask has no place or is torn apart."""
-    pixels = int(box[2] - box[0]) * int(box[3] - box[1])
-    if len(outline) < 4 * (_SIDE_POINTS - 1) or pixels > _SPREAD * grid.width * grid.height:
+def _check_whole(path: object, target: CRS | None, outline: Floats) -> None:
+    """Refuse a CRS in which a mask has no place or is torn apart: its outline leaps there."""
+    leaps = np.abs(outline - np.roll(outline, 1, axis=0))
+    if len(outline) < 4 * (_SIDE_POINTS - 1) or (leaps > np.ptp(outline, axis=0) / 4).any():
         name = target.to_string() if target else "none"
         raise ConfigError(
             f"the mosaic's CRS must hold every mask in one piece; {name} does not hold "

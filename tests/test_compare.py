@@ -267,12 +267,15 @@ def test_outputs_are_replaced_only_if_told(make_mask, tmp_path):
     json.dumps(second.as_dict())
 
 
-def test_min_area_drops_polygons_only(make_mask, tmp_path):
+@pytest.mark.parametrize("smooth", [0, 5])
+@pytest.mark.parametrize(("least", "kept"), [(1000, 1), (101, 1), (100, 2)])
+def test_min_area_drops_polygons_only(make_mask, tmp_path, smooth, least, kept):
+    """A pixel has 100.08 m2, rounded or not."""
     before, after = np.zeros((10, 10)), np.zeros((10, 10))
-    after[0, 0], after[5:, 5:] = 1, 1
+    after[2, 2], after[5:, 5:] = 1, 1
     paths = make_mask(before, "a.tif"), make_mask(after, "b.tif")
-    result = change(*paths, output=tmp_path / "out", min_area=1000)
-    assert result.polygons == {"land": 1, "water": 0, "gain": 1, "loss": 0, "unknown": 0}
+    result = change(*paths, output=tmp_path / "out", min_area=least, smooth=smooth)
+    assert result.polygons == {"land": 1, "water": 0, "gain": kept, "loss": 0, "unknown": 0}
     assert result.pixels["gain"] == 26
 
 
@@ -302,10 +305,33 @@ def test_changed_polygons_do_not_gape_when_reshaped(
     assert not after.geometry.geom_equals(before.geometry).all()
     assert result.polygons == plain.polygons
     assert result.area_km2 == plain.area_km2
-    least = after.area_m2.median()
+    least = before.area_m2.median()
     options = {"simplify": simplify, "smooth": smooth, "min_area": least}
     some = change(*masks, output=tmp_path / "some", **options)
-    assert sum(some.polygons.values()) == (after.area_m2 >= least).sum()
+    assert sum(some.polygons.values()) == (before.area_m2 >= least).sum()
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y"), [(32633, 1e5, 55e5), (3413, 0, 0), (3413, -5e5, 4e5), (3031, 0, 0)]
+)
+def test_masks_of_the_world_and_about_a_pole_are_compared(make_mask, tmp_path, crs, x, y):
+    """On either grid each pixel takes the nearest one of the other, wherever its outline lies."""
+    world, place = Affine(1, 0, -180, 0, -1, 90), Affine(2e4, 0, x - 1e6, 0, -2e4, y + 1e6)
+    codes = np.indices((180, 360)).sum(axis=0) % 2
+    far = make_mask(codes, "world.tif", crs="EPSG:4326", transform=world)
+    near = make_mask(np.zeros((100, 100)), "near.tif", crs=f"EPSG:{crs}", transform=place)
+    to_near = pyproj.Transformer.from_crs(4326, crs, always_xy=True)
+    col, row = np.meshgrid(np.arange(100) + 0.5, np.arange(100) + 0.5)
+    lon, lat = to_near.transform(*_at(place, col, row), direction="INVERSE")
+    expected = 3 * codes[np.floor(90 - lat).astype(int), np.floor(lon + 180).astype(int) % 360]
+    found = _read(change(near, far, output=tmp_path / "near").outputs["change"])
+    assert (found == expected).mean() > 0.95
+    col, row = np.meshgrid(np.arange(360) + 0.5, np.arange(180) + 0.5)
+    there = np.nan_to_num(to_near.transform(*_at(world, col, row)), posinf=1e12)
+    there = np.stack(_at(~place, *there))
+    sees = ((there > 0) & (there < 100)).all(axis=0)
+    found = _read(change(far, near, output=tmp_path / "far").outputs["change"])
+    assert (found == np.where(sees, 4 * codes, 255)).mean() > 0.95
 
 
 # -- mosaic ----------------------------------------------------------------------------------------
@@ -581,6 +607,14 @@ def test_a_crs_that_tears_a_mask_apart_is_refused(make_mask, tmp_path):
     with pytest.raises(ConfigError, match="in one piece"):
         mosaic([tile], output=tmp_path / "m.tif", crs="EPSG:3857")
     assert not (tmp_path / "m.tif").exists()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_a_mask_about_a_pole_is_torn_apart_in_longitudes(make_mask, tmp_path, crs):
+    place = Affine(2e4, 0, -1e6, 0, -2e4, 1e6)
+    mask = make_mask(np.ones((100, 100)), "a.tif", crs="EPSG:3413", transform=place)
+    with pytest.raises(ConfigError, match="in one piece"):
+        mosaic([mask], output=tmp_path / "m.tif", crs=crs)
 
 
 def test_refused_mosaics(make_mask, tmp_path):
