@@ -9,7 +9,6 @@ imported until something asks for `Model.network`.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from geounet.errors import ModelError, OutputError
+from geounet.errors import ModelError
 from geounet.spec import (
     Architecture,
     InputBand,
@@ -29,6 +28,7 @@ from geounet.spec import (
     default_bands,
     match_bands,
 )
+from geounet.staging import whole_file
 
 if TYPE_CHECKING:
     import os
@@ -122,17 +122,9 @@ def save_model(path: str | os.PathLike[str], spec: ModelSpec, network: Segmenter
     """
     from safetensors.torch import save  # noqa: PLC0415 - brings torch, which costs seconds
 
-    path = Path(path)
     tensors = {key: value.contiguous().cpu() for key, value in network.body.state_dict().items()}
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            part = Path(folder) / path.name
-            part.write_bytes(save(tensors, metadata={_METADATA_KEY: spec.model_dump_json()}))
-            part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"a model file must be writable: {path}: {error}. Check the folder and the free space."
-        ) from error
+    with whole_file(Path(path)) as draft:
+        draft.write_bytes(save(tensors, metadata={_METADATA_KEY: spec.model_dump_json()}))
 
 
 def shipped_models() -> dict[str, Path]:

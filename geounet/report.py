@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import math
-import tempfile
 import warnings
 from html import escape
 from pathlib import Path
@@ -20,8 +19,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 import geounet
-from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.errors import ConfigError, SceneError
 from geounet.evaluate import METRICS, Estimate
+from geounet.staging import whole_file
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
@@ -212,24 +212,6 @@ def _encode(rgb: NDArray[np.uint8], driver: Literal["PNG", "JPEG"] = "PNG") -> b
         return bytes(file.read())
 
 
-def _write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that appears under its name only when it is complete.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = Path(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            part = Path(folder) / path.name
-            part.write_bytes(content)
-            part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"a picture or page must be writable: {path}: {error}. Check the folder and the space."
-        ) from error
-
-
 def quicklook(
     scene: Scene,
     mask: str | os.PathLike[str] | NDArray[np.uint8],
@@ -260,7 +242,8 @@ def quicklook(
     codes = _read_mask(scene, mask, shape)
     picture = composite(scene, kind, shape=shape)
     gap = np.full((shape[0], _GAP, 3), 255, np.uint8)
-    _write(path, _encode(np.hstack([picture, gap, _overlay(picture, codes)])))
+    with whole_file(Path(path)) as draft:
+        draft.write_bytes(_encode(np.hstack([picture, gap, _overlay(picture, codes)])))
 
 
 # -- the evaluation as a table ---------------------------------------------------------------------
@@ -412,7 +395,8 @@ def evaluation_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> N
         notes,
         "</body></html>",
     ]
-    _write(path, "\n".join(parts).encode())
+    with whole_file(Path(path)) as draft:
+        draft.write_text("\n".join(parts), encoding="utf-8")
 
 
 def _provenance(evaluation: Evaluation) -> str:

@@ -18,7 +18,7 @@ from geounet.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["check_free", "staged", "sweep"]
+__all__ = ["check_free", "staged", "sweep", "whole_file"]
 
 _STAGE = ".geounet-"
 """What the names of hidden folders begin with; host and process follow."""
@@ -93,6 +93,24 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         _remove_empty(made)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; when the block ends without an error it becomes the file.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or the file not be written.
+    """
+    with staged({"file": path}) as drafts:
+        try:
+            yield drafts["file"]
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"an output must be writable: {path}: {error}. Check the free space."
+            ) from error
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

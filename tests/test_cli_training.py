@@ -174,4 +174,5 @@ def test_audit_as_json(call, folder, make_raster):
 
 def test_audit_of_nothing(call, tmp_path):
     assert call("audit", tmp_path)[0] == 2
-    assert call("audit", tmp_path, "--sheet", tmp_path / "none" / "sheet.png")[0] == 1
+    (tmp_path / "file").write_text("")
+    assert call("audit", tmp_path, "--sheet", tmp_path / "file" / "sheet.png")[0] == 1

@@ -723,8 +723,8 @@ class TestCommand:
         assert repr(told) in str(found.exception)
 
     def test_a_report_that_cannot_be_written_is_refused_at_once(self, folder):
-        arguments = ["evaluate", "no such model", str(folder), "--report", "no/such/folder.html"]
-        found = CliRunner().invoke(app, arguments)
+        file = folder / "a.tif" / "page.html"
+        found = CliRunner().invoke(app, ["evaluate", "none", str(folder), "--report", str(file)])
         assert isinstance(found.exception, OutputError)
 
 

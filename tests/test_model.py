@@ -137,10 +137,12 @@ def test_saving_replaces_a_file_and_leaves_nothing_else(saved):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_saving_where_there_is_no_folder(saved):
-    _, network = saved
-    with pytest.raises(OutputError, match=r"must be writable: nowhere/m\.safetensors"):
-        save_model("nowhere/m.safetensors", _spec(), network)
+def test_saving_makes_the_folder_and_refuses_one_that_is_none(saved):
+    path, network = saved
+    save_model(path.parent / "new" / "m.safetensors", _spec(), network)
+    assert (path.parent / "new" / "m.safetensors").is_file()
+    with pytest.raises(OutputError, match=r"a folder that can be written to; .* is none"):
+        save_model(path / "m.safetensors", _spec(), network)
 
 
 def test_saving_to_a_full_disk_leaves_the_old_file(saved):
@@ -163,7 +165,7 @@ def test_saving_to_a_full_disk_leaves_the_old_file(saved):
         timeout=120,
         check=True,
     )
-    assert "a model file must be writable" in done.stdout, done.stderr
+    assert "an output must be writable" in done.stdout, done.stderr
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

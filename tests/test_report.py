@@ -173,9 +173,10 @@ class TestQuicklook:
         with pytest.raises(SceneError, match=r"gone\.tif"):
             quicklook(scene, tmp_path / "gone.tif", tmp_path / "look.png")
 
-    def test_a_folder_that_is_not_there(self, scene, tmp_path):
-        with pytest.raises(OutputError, match=r"look\.png"):
-            quicklook(scene, self.codes(), tmp_path / "no" / "look.png")
+    def test_the_folder_is_made_unless_it_is_a_file(self, scene, tmp_path):
+        quicklook(scene, self.codes(), tmp_path / "new" / "look.png")
+        with pytest.raises(OutputError, match=r"look\.png is none"):
+            quicklook(scene, self.codes(), tmp_path / "new" / "look.png" / "look.png")
 
 
 class Page(HTMLParser):

@@ -104,6 +104,7 @@ def test_it_learns_the_sample_scene(tmp_path):
     )  # fmt: skip
     assert result.metrics["mean_iou"] > 0.9  # a constant answer has less than 0.5
     assert (seen[-1].done, seen[-1].total) == (80, 80)
+    assert seen[-1].score == result.metrics["mean_iou"] or seen[-1].best > seen[-1].score
     assert seen[-1].loss < 0.5 * seen[0].loss
     run = geounet.run(SAMPLE / "scene.tif", output=tmp_path / "out", model=str(result.model))
     with rasterio.open(run.outputs["mask"]) as mask, rasterio.open(SAMPLE / "truth_mask.tif") as t:
@@ -357,6 +358,8 @@ def three_classes(folder):
         classes=("land", "water", "obscured"),
         normalisation=Normalisation(mean=(-3.0,) * 3, std=(1.0,) * 3),
         tile_multiple=2,
+        version="7",
+        sources=("elsewhere",),
     )
     save_model(folder / "three.safetensors", spec, build_network(spec))
     return folder / "three.safetensors"
@@ -400,8 +403,26 @@ def test_starting_from_a_model(tmp_path):
     with pytest.warns(GeounetWarning, match="never occurs .* may fade"):
         again = train(config(tmp_path, **{**on, "start": str(three), "output": tmp_path / "3"}))
     assert again.spec.classes == ("land", "water", "obscured")
-    with pytest.raises(ConfigError, match=r"has its bands .* and classes"):
-        train(config(tmp_path, **{**on, "classes": ["land", "water", "obscured"]}))
+    assert second.spec.sources == first.spec.sources == ("scenes in scenes",)
+    assert again.spec.sources == ("elsewhere", "scenes in scenes")
+    assert again.spec.version == "0"  # not that of the model at the start
+
+
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        ({"classes": ["land", "water"]}, "classes"),
+        ({"bands": ["B03", "B04"]}, "bands"),
+        ({"bands": ["B03"], "optional_bands": ["B08"]}, "bands"),
+        ({"architecture": SMALL}, "architecture"),
+    ],
+)
+def test_what_a_start_settles_may_not_be_told_otherwise(tmp_path, told, what):
+    made(tmp_path / "scenes")
+    with pytest.raises(ConfigError, match=f"got another {what}. Leave it out"):
+        train(config(tmp_path, start=str(three_classes(tmp_path)), **told))
+    train(config(tmp_path, start=str(three_classes(tmp_path)), steps=1, architecture=TINY,
+                 bands=["B03", "B04"], optional_bands=["B08"]))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -440,7 +461,7 @@ def test_normalisation_counts_every_site_alike():
 def test_bands_that_differ_between_scenes(tmp_path):
     made(tmp_path / "scenes", "a")
     made(tmp_path / "scenes", "b", names=("B02", "B03", "B04", "B08"))
-    with pytest.raises(ConfigError, match="same bands, or bands must say which"):
+    with pytest.raises(ConfigError, match="which to use; a has green, red, nir, b blue"):
         train(config(tmp_path))
 
 
@@ -456,6 +477,8 @@ def test_an_output_with_another_training(tmp_path):
     train(config(tmp_path, steps=2))
     with pytest.raises(ConfigError, match="another seed: 0, now 1"):
         train(config(tmp_path, steps=2, seed=1))
+    with pytest.raises(ConfigError, match=r"another optimiser\.rate: 0\.01, now 0\.02.* start = "):
+        train(config(tmp_path, steps=2, optimiser={"rate": 0.02}))
     told = json.loads((tmp_path / "run" / "config.json").read_text())
     assert told["seed"] == 0
 
@@ -490,7 +513,15 @@ def test_a_batch_that_does_not_fit_the_gpu(tmp_path, monkeypatch):
 def test_an_output_that_cannot_be_written(tmp_path):
     made(tmp_path / "scenes")
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(OutputError, match="must be writable"):
+    with pytest.raises(OutputError, match="a folder that can be written to"):
+        train(config(tmp_path))
+
+
+def test_a_folder_of_tensorboards_that_cannot_be_made(tmp_path):
+    made(tmp_path / "scenes")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file")
+    with pytest.raises(OutputError, match=r"outputs must be writable: .*tensorboard"):
         train(config(tmp_path))
 
 

@@ -22,7 +22,7 @@ from geounet.cli.options import (
     names,
 )
 from geounet.cli.show import console, print_json, print_table, progress_bar, say
-from geounet.errors import GeounetWarning, OutputError
+from geounet.errors import GeounetWarning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,10 +171,11 @@ def audit(
 ) -> None:
     """Check labels before training: against water indices, swapped classes, shifts, unknown."""
     from geounet.labels import UNKNOWN, LabelRules  # noqa: PLC0415 - keeps --help fast
+    from geounet.staging import check_free  # noqa: PLC0415
     from geounet.training import auditing  # noqa: PLC0415
 
-    if sheet and not sheet.parent.is_dir():
-        raise OutputError(f"the contact sheet's folder must exist; there is no {sheet.parent}.")
+    if sheet:
+        check_free({"sheet": sheet}, overwrite=True)
     told = label_meaning(label_value)
     rules = LabelRules(
         classes=("land", "water", "obscured"),
@@ -253,9 +254,10 @@ def evaluate(
     from geounet.labels import Pair  # noqa: PLC0415
     from geounet.model import load_model  # noqa: PLC0415
     from geounet.scene import open_scene  # noqa: PLC0415
+    from geounet.staging import check_free  # noqa: PLC0415
 
-    if report and not report.parent.is_dir():
-        raise OutputError(f"the report's folder must exist; there is no {report.parent}.")
+    if report:
+        check_free({"report": report}, overwrite=True)
     settings = judge.Settings(
         label_band=band_of(label_band),
         **label_meaning(label_value),

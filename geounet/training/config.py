@@ -81,7 +81,7 @@ class ScheduleConfig(_Frozen):
 
     name: Literal["cosine", "onecycle", "plateau", "constant"] = "cosine"
     warmup: int = Field(default=100, ge=0)
-    """Steps of a linear rise at the start (not of ``onecycle``, which has its own)."""
+    """Steps of a linear rise at the start, a tenth of all at most (``onecycle`` has its own)."""
     factor: float = Field(default=0.5, gt=0, lt=1)
     """What ``plateau`` multiplies the rate by."""
     patience: int = Field(default=3, ge=1)

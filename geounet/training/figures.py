@@ -5,17 +5,17 @@ They need matplotlib (of the ``train`` extra); `ConfigError` says that it is mis
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geounet.errors import ConfigError, OutputError
+from geounet.errors import ConfigError
+from geounet.staging import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -163,13 +163,6 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            part = Path(folder) / path.name
-            figure.savefig(part, dpi=120)
-            part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"a picture must be writable: {path}: {error}. Check the folder and the free space."
-        ) from error
+    with whole_file(path) as draft:
+        figure.savefig(draft, dpi=120)
     return path

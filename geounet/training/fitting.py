@@ -26,15 +26,16 @@ import torch
 from torch import distributed
 
 from geounet.engines import resolve_device
-from geounet.errors import ConfigError, GeounetWarning
+from geounet.errors import ConfigError, GeounetWarning, OutputError
 from geounet.model import ModelSpec, load_model, save_model
 from geounet.segmenter import Segmenter, build_network
 from geounet.sensors import SENSORS
+from geounet.staging import sweep, whole_file
 from geounet.training.augment import Dihedral, Sequential, spectral_augmentations
 from geounet.training.dataset import WindowSampler
 from geounet.training.figures import draw_curves, draw_samples
 from geounet.training.gathering import Data, gather
-from geounet.training.judging import Diary, Judge, temperature_of, worst_samples, write_text
+from geounet.training.judging import Diary, Judge, temperature_of, worst_samples
 from geounet.training.loop import LoopConfig, Progress, Trainer, checkpoint_gradients, rank
 from geounet.training.losses import LOSSES, PartialDice, PartialLabelLoss, SingleLabelLoss
 from geounet.training.variation import BandDropout, Intensity, Restrict, Warp
@@ -142,6 +143,13 @@ def train(
             f"{config.window} does not. Lower batch (and raise optimiser.accumulate), lower "
             f"window, or set gradient_checkpointing."
         ) from error
+    except OutputError:
+        raise
+    except OSError as error:  # TensorBoard's writer has no error of its own
+        raise OutputError(
+            f"outputs must be writable: {config.output}: {error}. Check the folder and the free "
+            f"space, and run again to go on from the last checkpoint."
+        ) from error
 
 
 def _train(
@@ -163,7 +171,7 @@ def _train(
         augment=_augmentation(config, data.spec),
         device=device,
         checkpoint=config.output / "last.ckpt",
-        validate=partial(_judged, judge, diary) if data.valid else None,
+        validate=judge if data.valid else None,
         on_best=lambda best: save_model(_model_path(config), data.spec, best),
         ahead=2 if device.type == "cuda" else 0,
     )
@@ -175,20 +183,14 @@ def _train(
 
     def report(progress: Progress) -> None:
         diary.note(progress)
+        if rank() == 0 and "valid_loss" in diary.rows[-1]:
+            with suppress(ConfigError):  # without matplotlib; it is said when all is done
+                draw_curves(diary.rows, config.output / "curves.png")
         if rank() == 0 and on_progress:
             on_progress(_progress(progress, trainer, diary, data))
 
     trainer.run(report)
     return _finish(config, data, trainer, judge, diary)
-
-
-def _judged(judge: Judge, diary: Diary, network: Segmenter) -> float:
-    """The network's score; the picture of the curves goes on meanwhile."""
-    score = judge(network)
-    if rank() == 0:
-        with suppress(ConfigError):  # without matplotlib; it is said when all is done
-            draw_curves(diary.rows, diary.path.with_name("curves.png"))
-    return score
 
 
 def _progress(at: Progress, trainer: Trainer, diary: Diary, data: Data) -> TrainProgress:
@@ -233,15 +235,28 @@ def _check_same(config: TrainConfig, data: Data) -> None:
     told = json.loads(json.dumps(told))
     if (config.output / "last.ckpt").exists() and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        other = sorted(k for k in told.keys() | before.keys() if told.get(k) != before.get(k))
+        now, then = _leaves(told), _leaves(before)
+        other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
         if other:
             raise ConfigError(
                 f"{config.output} holds a training with another {other[0]}: "
-                f"{before.get(other[0])!r}, now {told.get(other[0])!r}. Give another output, or "
-                f"delete {config.output / 'last.ckpt'} to start anew."
+                f"{then.get(other[0])!r}, now {now.get(other[0])!r}. Give another output (start = "
+                f"{_model_path(config)} goes on from its weights), or delete "
+                f"{config.output / 'last.ckpt'} to start anew."
             )
     if rank() == 0:
-        write_text(path, json.dumps(told, indent=1))
+        sweep(config.output)
+        with whole_file(path) as draft:
+            draft.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def _leaves(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Values of nested tables by their keys with dots between."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        tree = isinstance(value, dict)
+        found |= _leaves(value, f"{above}{key}.") if tree else {above + key: value}
+    return found
 
 
 def _network(config: TrainConfig, data: Data) -> Segmenter:

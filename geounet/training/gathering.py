@@ -178,7 +178,7 @@ def _contract(config: TrainConfig, scenes: Sequence[Scene]) -> ModelSpec:
     """The model's contract, its normalisation still open."""
     if config.start is not None:
         return _contract_of_start(config, config.start)
-    bands = _bands(config, [scene.bands for scene in scenes])
+    bands = _bands(config, scenes)
     geometry = _geometry(config)
     return ModelSpec(
         name=config.name,
@@ -190,7 +190,7 @@ def _contract(config: TrainConfig, scenes: Sequence[Scene]) -> ModelSpec:
         overlap=config.window // 4,
         gsd=_pixel_sizes(config, scenes),
         licence=config.licence,
-        sources=tuple(sorted({f"scenes in {folder.name}" for folder in config.data})),
+        sources=_sources(config),
         margin=geometry.margin,
         tile_multiple=geometry.multiple,
         tile_remainder=geometry.remainder,
@@ -217,25 +217,43 @@ def _check_window(config: TrainConfig, spec: ModelSpec) -> None:
 
 def _contract_of_start(config: TrainConfig, start: str) -> ModelSpec:
     spec = load_model(start).spec
-    names = {common_name(n) for n in config.bands} or {b.common_name for b in spec.bands}
-    told = config.classes if "classes" in config.model_fields_set else spec.classes
-    if spec.classes != told or names != {b.common_name for b in spec.bands}:
+    bands = [*config.bands, *config.optional_bands]
+    names = {common_name(n) for n in bands} or {b.common_name for b in spec.bands}
+    same = {
+        "bands": names == {b.common_name for b in spec.bands},
+        "classes": config.classes == spec.classes or "classes" not in config.model_fields_set,
+        "architecture": config.architecture == spec.architecture
+        or "architecture" not in config.model_fields_set,
+    }
+    other = [what for what, kept in same.items() if not kept]
+    if other:
         raise ConfigError(
-            f"a training that starts from {start} has its bands "
+            f"a training that starts from {start} has its architecture, bands "
             f"({', '.join(b.name for b in spec.bands)}) and classes ({', '.join(spec.classes)}); "
-            f"got classes {', '.join(config.classes)} and bands {', '.join(config.bands) or 'none'}"
+            f"got another {other[0]}. Leave it out."
         )
     return spec.model_copy(
-        update={"name": config.name, "licence": config.licence, "metrics": {}, "temperature": 1.0}
+        update={
+            "name": config.name,
+            "version": "0",
+            "licence": config.licence,
+            "sources": tuple(dict.fromkeys((*spec.sources, *_sources(config)))),
+            "metrics": {},
+            "temperature": 1.0,
+        }
     )
 
 
-def _bands(config: TrainConfig, found: Sequence[tuple[str, ...]]) -> tuple[InputBand, ...]:
+def _sources(config: TrainConfig) -> tuple[str, ...]:
+    return tuple(sorted({f"scenes in {folder.name}" for folder in config.data}))
+
+
+def _bands(config: TrainConfig, scenes: Sequence[Scene]) -> tuple[InputBand, ...]:
     if config.bands:
         told = [(name, True) for name in config.bands]
         told += [(name, False) for name in config.optional_bands]
     else:
-        told = [(name, True) for name in _shared(found)]
+        told = [(name, True) for name in _shared(scenes)]
     names = [common_name(name) or name for name, _ in told]
     stand_in = ("nir08",) if "nir" in names and "nir08" not in names else ()
     return tuple(
@@ -249,17 +267,16 @@ def _bands(config: TrainConfig, found: Sequence[tuple[str, ...]]) -> tuple[Input
     )
 
 
-def _shared(found: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+def _shared(scenes: Sequence[Scene]) -> tuple[str, ...]:
     """The bands of reflectance that all scenes have, if all have the same."""
-    reflective = [tuple(name for name in names if is_reflective(name)) for names in found]
-    first = reflective[0]
-    for other in reflective[1:]:
-        if set(other) != set(first):
+    found = [tuple(name for name in scene.bands if is_reflective(name)) for scene in scenes]
+    for scene, other in zip(scenes, found, strict=True):
+        if set(other) != set(found[0]):
             raise ConfigError(
-                f"scenes must all have the same bands, or bands must say which to use; one has "
-                f"{', '.join(first)}, another {', '.join(other)}."
+                f"scenes must all have the same bands, or bands must say which to use; "
+                f"{scenes[0].stem} has {', '.join(found[0])}, {scene.stem} {', '.join(other)}."
             )
-    return first
+    return found[0]
 
 
 def _geometry(config: TrainConfig) -> Geometry:
@@ -295,7 +312,8 @@ def _check_classes(
     elif never:
         raise ConfigError(
             f"each class must occur in the labels that are learned; {', '.join(never)} never "
-            f"does. Check label_values, or leave the class out of classes."
+            f"does. Check label_values, keep other sites for validation (seed, fold, valid), or "
+            f"train without obscured (classes)."
         )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geounet.errors import OutputError
 from geounet.labels import UNKNOWN
+from geounet.staging import whole_file
 from geounet.training.figures import Sample
 from geounet.training.loop import Progress, half_type, rank
 from geounet.training.losses import class_labels
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from geounet.training.gathering import Data
     from geounet.training.loop import Loss
 
-__all__ = ["Diary", "Judge", "temperature_of", "worst_samples", "write_text"]
+__all__ = ["Diary", "Judge", "temperature_of", "worst_samples"]
 
 _MOST_WINDOWS = 256
 """Windows of a validation at most, spread evenly."""
@@ -118,6 +117,7 @@ class Diary:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, float]] = []
+        self._judged: dict[str, float] = {}
         self._board: Any = None
 
     def begin(self, step: int) -> None:
@@ -129,6 +129,10 @@ class Diary:
         if rank() == 0:
             self._board = _board(self.path.parent / "tensorboard", step)
 
+    def judge(self, figures: dict[str, float]) -> None:
+        """A validation, of the step that is reported next."""
+        self._judged = figures
+
     def note(self, progress: Progress) -> None:
         """A report of the loop."""
         self.rows.append(
@@ -137,16 +141,13 @@ class Diary:
                 "loss": progress.loss,
                 "rate": progress.rate,
                 "seconds": round(progress.seconds, 3),
+                **{f"valid_{name}": value for name, value in self._judged.items()},
             }
         )
         self._show({"loss": progress.loss, "rate": progress.rate}, "train")
-        self.write()
-
-    def judge(self, figures: dict[str, float]) -> None:
-        """A validation, of the step reported last."""
-        self.rows[-1] |= {f"valid_{name}": value for name, value in figures.items()}
-        self._show(figures, "valid")
-        self.write()
+        self._show(self._judged, "valid")
+        self._judged = {}
+        self._write()
 
     def last(self, name: str) -> float | None:
         """A figure's value at the last validation."""
@@ -159,7 +160,7 @@ class Diary:
         found = {k.removeprefix("valid_"): v for k, v in best.items() if k.startswith("valid_")}
         return {name: round(value, 4) for name, value in found.items()}
 
-    def write(self) -> None:
+    def _write(self) -> None:
         """Write the file whole."""
         if rank() == 0:
             names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -167,7 +168,8 @@ class Diary:
             lines += [
                 ",".join(f"{row[n]:.9g}" if n in row else "" for n in names) for row in self.rows
             ]
-            write_text(self.path, "\n".join(lines) + "\n")
+            with whole_file(self.path) as draft:
+                draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _show(self, figures: dict[str, float], group: str) -> None:
         if self._board is not None:
@@ -219,22 +221,3 @@ def worst_samples(judge: Judge, network: Segmenter, spec: ModelSpec) -> list[Sam
             )
             found.append((int(wrong[i]), sample))
     return [sample for _, sample in sorted(found, key=lambda item: -item[0])[:6]]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all, its folder too.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OutputError(
-            f"an output must be writable: {path}: {error}. Check the folder and the free space."
-        ) from error

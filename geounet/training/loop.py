@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, NoReturn, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
 from geounet.segmenter import Segmenter
+from geounet.staging import whole_file
 from geounet.training.augment import Augmentation
 from geounet.training.dataset import Batch
 
@@ -51,7 +53,7 @@ class LoopConfig:
     schedule: Literal["cosine", "onecycle", "plateau", "constant"] = "cosine"
     """How the rate goes on after ``warmup`` (`learning_rate`)."""
     warmup: int = 100
-    """Steps of a linear rise; ``onecycle`` has a rise of its own."""
+    """Steps of a linear rise, a tenth of all at most; ``onecycle`` has a rise of its own."""
     plateau_factor: float = 0.5
     """What ``plateau`` multiplies the rate by."""
     plateau_patience: int = 3
@@ -167,14 +169,14 @@ class Trainer:
             self.step += 1
             self._seconds = time.monotonic() - began
             over = _agree(self._fraction(), self.device) >= 1
+            if over or self.step % self.config.validate_every == 0:
+                self._judge()
+            over |= self.stopped
             if over or self.step % self.config.report_every == 0:
                 mean = sum(losses) / len(losses)
                 losses.clear()
                 if on_progress:
                     on_progress(Progress(self.step, self._fraction(), mean, rate, self._seconds))
-            if over or self.step % self.config.validate_every == 0:
-                self._judge()
-            over |= self.stopped
             if self._checkpoint and (over or self.step % self.config.save_every == 0):
                 self.save(self._checkpoint)
 
@@ -250,7 +252,7 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise ModelError(
                 f"a checkpoint must come from the same network, optimiser and number of "
-                f"processes, but {path} does not fit ({str(error).splitlines()[0]}); start anew "
+                f"processes, but {path} does not fit ({shorten(str(error), 200)}); start anew "
                 f"or give the settings it was trained with"
             ) from error
         self._shadow = {k: v.to(self.device) for k, v in state["average"].items()}
@@ -420,7 +422,7 @@ def learning_rate(config: LoopConfig, step: int, fraction: float, drops: int = 0
     def wave(start: float, end: float, share: float) -> float:
         return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
-    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    rise = min(1.0, (step + 1) / max(1, min(config.warmup, config.steps // 10)))
     match config.schedule:
         case "cosine":
             return config.rate * rise * wave(1, 0.01, fraction)
@@ -524,16 +526,14 @@ def _optimiser(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
 
 
 def _write_whole(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        torch.save(state, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"a checkpoint must be writable: {path}: {error}. The one before is still whole; free "
-            f"some space and run again to go on from it."
-        ) from error
+    with whole_file(path) as draft:
+        try:
+            torch.save(state, draft)
+        except (OSError, RuntimeError) as error:  # torch has an error of its own for a full disk
+            raise OutputError(
+                f"a checkpoint must be writable: {path}: {error}. The one before is still whole; "
+                f"free some space and run again to go on from it."
+            ) from error
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
