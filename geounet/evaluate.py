@@ -23,6 +23,7 @@ import shapely
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.labels import UNKNOWN, LabelRules, find_pairs, open_labels
+from geounet.model import Model, load_model
 from geounet.tiling import Window
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geounet.labels import Pair
-    from geounet.model import Model
     from geounet.scene import Grid, Scene
 
     Predictor: TypeAlias = Callable[[Scene], NDArray[np.uint8]]
@@ -56,6 +56,7 @@ __all__ = [
     "mndwi_mask",
     "model_predictors",
     "ndwi_mask",
+    "normalised_difference",
     "otsu_mask",
     "otsu_threshold",
     "pixel_size",
@@ -65,6 +66,7 @@ __all__ = [
     "shore_offsets",
 ]
 
+_RULES = LabelRules()
 _VIEW_SIDE = 640
 _STRIP_ROWS = 512
 
@@ -438,14 +440,8 @@ class Settings:
         ConfigError: a value breaks its rule.
     """
 
-    label_band: str | int | None = None
-    """Band of label rasters: description, or number from 1; None takes ``hand`` or the first."""
-    label_values: Mapping[str, Sequence[int]] | None = None
-    """Values of labels that mean ``land``, ``water`` and ``obscured``; None for 0, 1 and 2."""
-    ignore_values: tuple[int, ...] = (UNKNOWN,)
-    """Values of label rasters that mean "unknown"."""
-    outside: str = "auto"
-    """What lies outside all polygons, see `LabelRules.outside`."""
+    labels: LabelRules = _RULES
+    """What labels mean."""
     boundary: int = 2
     """Thickness in pixels of the band that the boundary IoU looks at."""
     block: int = 64
@@ -603,18 +599,23 @@ def _shore_estimates(
 # -- what users have today -------------------------------------------------------------------------
 
 
-def _index_strips(
-    scene: Scene, first: str, second: Sequence[str]
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Normalised difference (a - b) / (a + b) strip by strip; NaN where not observed.
+def normalised_difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(a - b) / (a + b) of reflectance, 0 where both are 0, and NaN where one is.
 
     Reflectance below 0, which atmospheric correction leaves over dark water, is taken as 0.
     """
+    a, b = np.maximum(a, 0), np.maximum(b, 0)
+    return np.asarray((a - b) / np.where(a + b == 0, np.float32(1), a + b))
+
+
+def _index_strips(
+    scene: Scene, first: str, second: Sequence[str]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Normalised difference of two bands strip by strip."""
     other = next((name for name in second if name in scene.bands), second[0])
     for window in _strips(scene):
-        a, b = np.maximum(scene.reflectance([first, other], window), 0.0)
-        total = np.where(a + b == 0, np.float32(1), a + b)
-        yield slice(window.row, window.row + window.height), (a - b) / total
+        index = normalised_difference(*scene.reflectance([first, other], window))
+        yield slice(window.row, window.row + window.height), index
 
 
 def _threshold(scene: Scene, second: Sequence[str], threshold: float) -> NDArray[np.uint8]:
@@ -700,25 +701,17 @@ def _of_checked(mask: Predictor) -> Predictor:
 # -- scenes and labels -----------------------------------------------------------------------------
 
 
-def read_truth(pair: Pair, settings: Settings | None = None) -> NDArray[np.uint8]:
-    """Truth of a scene: 0 land, 1 water, 255 unknown or obscured: uint8 [height, width].
+def read_truth(pair: Pair, rules: LabelRules = _RULES) -> NDArray[np.uint8]:
+    """Truth of a scene: 0 land, 1 water, 255 unknown: uint8 [height, width].
 
     Args:
         pair: a scene and its label, a raster or polygons.
-        settings: what the label's values mean; None for 0, 1, 2 (obscured) and 255 (unknown).
+        rules: what the label means; what it calls obscured is unknown.
 
     Raises:
         SceneError: the label cannot be read, does not lie on the scene's pixels, holds other
             values, or no known pixel.
     """
-    settings = settings or Settings()
-    rules = LabelRules(
-        classes=("land", "water", "obscured"),
-        values=settings.label_values,
-        ignored=settings.ignore_values,
-        outside=settings.outside,
-        band=settings.label_band,
-    )
     labels = open_labels(pair, rules)
     truth = np.empty(pair.scene.grid.shape, np.uint8)
     for window in _strips(pair.scene):
@@ -915,7 +908,7 @@ class Progress:
 
 
 def evaluate(
-    model: Model,
+    model: str | os.PathLike[str] | Model,
     data: str | os.PathLike[str] | Sequence[Pair],
     *,
     scale: float | None = None,
@@ -930,7 +923,7 @@ def evaluate(
     The masks are those that `geounet run` would write.
 
     Args:
-        model: the model.
+        model: a model's name or file, or one that `load_model` gave.
         data: a folder of ``NAME.tif`` with ``NAME.label.tif`` or polygons ``NAME.gpkg``, or pairs
             of a scene and a label.
         scale: reflectance per stored number in a folder's scenes; None takes the files' word.
@@ -943,8 +936,11 @@ def evaluate(
     Raises:
         SceneError: a scene cannot be read, a label does not fit its scene, or the model applies to
             none of them.
+        ModelError: the model cannot be loaded.
         ConfigError: there is no scene with a label, or a pattern or a device that does not exist.
     """
+    if not isinstance(model, Model):
+        model = load_model(model)
     predictors = model_predictors(model, band_patterns, device=device) | baselines()
     pairs = (
         find_pairs([Path(data)], scale=scale, offset=offset)
@@ -1008,7 +1004,7 @@ def compare(
     views: list[SceneView] = []
     total = len(pairs) * len(predictors)
     for pair in pairs:
-        truth = read_truth(pair, settings)
+        truth = read_truth(pair, settings.labels)
         shown: NDArray[np.uint8] | None = None
         for number, (method, predict) in enumerate(predictors.items()):
             score, mask = _judge(method, predict, pair.scene, truth, settings)

@@ -56,7 +56,7 @@ _POLYGONS = (".gpkg", ".geojson", ".fgb", ".parquet", ".shp")
 class LabelRules:
     """What labels mean."""
 
-    classes: tuple[str, ...] = ("land", "water")
+    classes: tuple[str, ...] = ("land", "water", "obscured")
     """Classes in order; a label becomes the index of its class."""
     values: Mapping[str, Sequence[int]] | None = None
     """Values that stand for each class; None for its index."""

@@ -1,35 +1,34 @@
 """How a model bears what scenes suffer: one labelled scene, disturbed in ways that sensors know.
 
-    python pipelines/disturb.py scene.tif label.tif --scale 0.0001
+    python pipelines/disturb.py scene.tif label.tif
 
 Each line of the table is water's IoU against the label, which changes alike, with all bands of the
 scene, with those of Landsat and HLS, and with blue, green, red and near infrared; MNDWI > 0 (Xu
-2006) stands beside them. The scene names its bands; the label has 0 land, 1 water, 255 unknown.
-Small scenes only: everything is in memory.
+2006) stands beside them. The label has 0 land, 1 water, 255 unknown. Small scenes only: everything
+is in memory.
 """
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from scipy import ndimage
 
 import geounet
-from geounet.evaluate import BAND_PATTERNS
-from geounet.sensors import SENSORS, common_name
+from geounet.evaluate import BAND_PATTERNS, confusion, normalised_difference, read_truth
+from geounet.labels import UNKNOWN, LabelRules, Pair
+from geounet.sensors import SENSORS, is_reflective
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 Floats: TypeAlias = NDArray[np.float32]
-Labels: TypeAlias = NDArray[Any]
-
-UNKNOWN = 255
+Labels: TypeAlias = NDArray[np.uint8]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,35 +45,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for change, disturb in changes(names):
         pixels, truth = disturb(reflectance, label)
         scores = [
-            iou(segmented(pixels[kept], [names[i] for i in kept], model), truth)
+            confusion(truth, segmented(pixels[kept], [names[i] for i in kept], model)).iou
             for kept in patterns.values()
         ]
-        scores.append(iou(mndwi(pixels, names) > 0, truth))
+        scores.append(confusion(truth, mndwi_codes(pixels, names)).iou)
         print(f"| {change} | {' | '.join(f'{score:.3f}' for score in scores)} |", flush=True)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How a model bears disturbed scenes.")
-    parser.add_argument("scene", help="raster with named bands")
-    parser.add_argument("label", help="0 land, 1 water, 255 unknown, on the same pixels")
-    parser.add_argument("--label-band", type=int, default=1, help="which band of the label, from 1")
-    parser.add_argument("--scale", type=float, default=1e-4, help="reflectance per number")
-    parser.add_argument("--offset", type=float, default=0.0, help="reflectance at number 0")
+    parser.add_argument("scene", help="what geounet opens")
+    parser.add_argument("label", type=Path, help="0 land, 1 water, 255 unknown, or polygons")
+    parser.add_argument("--label-band", type=int, help="which band of the label, from 1")
+    parser.add_argument("--scale", type=float, help="reflectance per number, if nothing says it")
+    parser.add_argument("--offset", type=float, help="reflectance at number 0, likewise")
     parser.add_argument("--model", default="default", help="a model's name or file")
     return parser.parse_args(arguments)
 
 
 def read(options: argparse.Namespace) -> tuple[list[str], Floats, Labels]:
     """Common names, reflectance [bands, h, w] with NaN where not observed, and label [h, w]."""
-    with rasterio.open(options.scene) as file:
-        found = [common_name(name or "") for name in file.descriptions]
-        numbers = file.read().astype(np.float32)
-    with rasterio.open(options.label) as file:
-        label = file.read(options.label_band)
-    known = [i for i, name in enumerate(found) if name]
-    pixels = numbers[known] * np.float32(options.scale) + np.float32(options.offset)
-    pixels[:, (numbers == 0).all(axis=0)] = np.nan
-    return [str(found[i]) for i in known], pixels, label
+    scene = geounet.open_scene(options.scene, scale=options.scale, offset=options.offset)
+    names = [name for name in scene.bands if is_reflective(name)]
+    truth = read_truth(Pair(scene, options.label), LabelRules(band=options.label_band))
+    return names, scene.reflectance(names), truth
 
 
 def places(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -82,21 +76,13 @@ def places(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [names.index(name) for name in wanted] if set(wanted) <= set(names) else []
 
 
-def segmented(pixels: Floats, names: Sequence[str], model: geounet.Model) -> NDArray[np.bool_]:
-    codes = geounet.segment(pixels, bands=names, scale=1.0, offset=0.0, model=model)
-    water: NDArray[np.bool_] = codes == 1
-    return water
+def segmented(pixels: Floats, names: Sequence[str], model: geounet.Model) -> Labels:
+    return geounet.segment(pixels, bands=names, scale=1.0, offset=0.0, model=model)
 
 
-def mndwi(pixels: Floats, names: Sequence[str]) -> Floats:
-    green, swir = pixels[names.index("green")], pixels[names.index("swir16")]
-    index: Floats = (green - swir) / np.maximum(green + swir, 1e-6)
-    return index
-
-
-def iou(water: NDArray[np.bool_], truth: Labels) -> float:
-    known, wet = truth != UNKNOWN, truth == 1
-    return float((water & wet).sum() / max(((water | wet) & known).sum(), 1))
+def mndwi_codes(pixels: Floats, names: Sequence[str]) -> Labels:
+    index = normalised_difference(pixels[names.index("green")], pixels[names.index("swir16")])
+    return np.where(np.isnan(index), UNKNOWN, (index > 0).astype(np.uint8))
 
 
 # -- the changes -----------------------------------------------------------------------------------
@@ -136,7 +122,7 @@ def coarser(pixels: Floats, label: Labels, times: int) -> tuple[Floats, Labels]:
     squares = (height // times, times, width // times, times)
     bands = pixels[:, :height, :width].reshape(-1, *squares).mean(axis=(2, 4))
     parts = label[:height, :width].reshape(squares)
-    wet = (parts == 1).mean(axis=(1, 3)) >= 0.5
+    wet = ((parts == 1).mean(axis=(1, 3)) >= 0.5).astype(np.uint8)
     return bands, np.where((parts == UNKNOWN).any(axis=(1, 3)), UNKNOWN, wet)
 
 

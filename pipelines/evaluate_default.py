@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geounet.evaluate import BAND_PATTERNS, Evaluation, Progress, Settings, evaluate
-from geounet.model import load_model
+from geounet.labels import LabelRules
 from geounet.report import evaluation_report
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     found = evaluate(
-        load_model(options.model),
+        options.model,
         options.folder,
         band_patterns=tuple(BAND_PATTERNS),
         device=options.device,
-        settings=Settings(label_band=options.label_band, seed=options.seed),
+        settings=Settings(labels=LabelRules(band=options.label_band), seed=options.seed),
         on_progress=show,
     )
     record = json.dumps(found.as_dict(), indent=2, allow_nan=False)

@@ -41,7 +41,7 @@ from geounet.evaluate import (
     score_mask,
     shore_offsets,
 )
-from geounet.labels import Pair, find_pairs
+from geounet.labels import LabelRules, Pair, find_pairs
 from geounet.model import Architecture, Model, ModelSpec, Normalisation, default_bands, save_model
 from geounet.pipeline import predict_mask
 from geounet.scene import Grid, open_scene
@@ -501,7 +501,7 @@ class TestTruth:
             "consensus": Confusion(tp=1, fp=3),
             1: Confusion(tp=1, fp=3),
         }.items():
-            found = compare(everything, [pair], settings=Settings(label_band=band))
+            found = compare(everything, [pair], settings=Settings(labels=LabelRules(band=band)))
             assert found.confusion("all") == expected
 
     def test_burns_polygons(self, tmp_path):
@@ -623,7 +623,8 @@ def test_evaluate_judges_the_masks_that_a_run_would_write(tmp_path):
     assert found.of("tiny, 12 bands")[0].score is None
     assert found.confusion("MNDWI > 0").iou == 1.0
     np.testing.assert_array_equal(found.views[0].prediction, predict_mask(scene, model))
-    assert evaluate(model, [pair], device="cpu").scenes == ("a",)
+    save_model(tmp_path / "tiny.safetensors", model.spec, model.network)
+    assert evaluate(tmp_path / "tiny.safetensors", [pair], device="cpu").scenes == ("a",)
 
 
 def test_model_and_baselines_see_what_the_pixels_bear_out(tmp_path, monkeypatch):
@@ -685,7 +686,7 @@ class TestCommand:
         assert found.exit_code == 0, found.output
         record = json.loads(found.stdout)
         assert record["settings"]["seed"] == 5
-        assert record["settings"]["label_band"] == 1
+        assert record["settings"]["labels"]["band"] == 1
         assert "tiny, 4 bands" in record["methods"]
         assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
 
@@ -702,9 +703,9 @@ class TestCommand:
         assert record["methods"]["MNDWI > 0"]["scenes"]["a"]["metrics"]["iou"]["value"] == 1.0
         counts = record["methods"]["MNDWI > 0"]["confusion"]
         assert counts["tp"] + counts["tn"] == 39 * 50
-        settings = record["settings"]
-        assert settings["label_values"] == {"water": [9], "land": [3, 4]}
-        assert (settings["ignore_values"], settings["outside"]) == ([0], "unknown")
+        labels = record["settings"]["labels"]
+        assert labels["values"] == {"water": [9], "land": [3, 4]}
+        assert (labels["ignored"], labels["outside"]) == ([0], "unknown")
 
     def test_255_may_be_water(self, model, folder):
         with rasterio.open(folder / "a.label.tif", "r+") as file:

@@ -139,8 +139,8 @@ def test_a_scene_is_disturbed_in_all_ways(make_raster, network, capsys) -> None:
     bands[3:] += np.where(water, 0, 1000).astype(np.uint16)
     bands[4:, water] -= 500
     names = ("blue", "green", "red", "nir", "swir16", "swir22")
-    scene = make_raster(bands, "scene.tif", descriptions=names)
-    label = make_raster(np.stack([water * 0, water]).astype(np.uint8), "label.tif")
+    scene = make_raster(bands, "scene.tif", descriptions=names, scale=1e-4)
+    label = make_raster(np.stack([water * 0 + 255, water]).astype(np.uint8), "label.tif")
     script = runpy.run_path(str(PIPELINES / "disturb.py"))
     script["main"]([str(scene), str(label), "--label-band", "2", "--model", str(network)])
     head, _, *lines = (

@@ -16,6 +16,7 @@ from geounet.cli.options import (
     LabelValues,
     Offset,
     Outside,
+    Outsides,
     Scale,
     band_of,
     label_meaning,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from geounet.evaluate import Evaluation
+    from geounet.labels import LabelRules
     from geounet.model import Model
     from geounet.training import Audit, TrainConfig, TrainProgress, TrainResult
 
@@ -170,20 +172,12 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Check labels before training: against water indices, swapped classes, shifts, unknown."""
-    from geounet.labels import UNKNOWN, LabelRules  # noqa: PLC0415 - keeps --help fast
-    from geounet.staging import check_free  # noqa: PLC0415
+    from geounet.staging import check_free  # noqa: PLC0415 - keeps --help fast
     from geounet.training import auditing  # noqa: PLC0415
 
     if sheet:
         check_free({"sheet": sheet}, overwrite=True)
-    told = label_meaning(label_value)
-    rules = LabelRules(
-        classes=("land", "water", "obscured"),
-        values=told.get("label_values"),
-        ignored=told.get("ignore_values", (UNKNOWN,)),
-        outside=outside.value if outside else "auto",
-        band=band_of(label_band),
-    )
+    rules = _label_rules(label_band, label_value, outside)
     with progress_bar(hidden=as_json, unit="scenes") as on_progress:
         found = auditing.audit(
             *folders, sheet=sheet, rules=rules, scale=scale, offset=offset, on_progress=on_progress
@@ -192,6 +186,20 @@ def audit(
         say(found.as_dict(), as_json=True)
     else:
         _print_audit(found)
+
+
+def _label_rules(
+    band: str | None, values: list[str] | None, outside: Outsides | None
+) -> LabelRules:
+    from geounet.labels import UNKNOWN, LabelRules  # noqa: PLC0415 - keeps --help fast
+
+    told = label_meaning(values)
+    return LabelRules(
+        values=told.get("label_values"),
+        ignored=told.get("ignore_values", (UNKNOWN,)),
+        outside=outside.value if outside else "auto",
+        band=band_of(band),
+    )
 
 
 def _print_audit(found: Audit) -> None:
@@ -252,28 +260,22 @@ def evaluate(
     """Judge a model on labelled scenes, beside NDWI, MNDWI and Otsu's threshold."""
     from geounet import evaluate as judge  # noqa: PLC0415 - keeps --help fast
     from geounet.labels import Pair  # noqa: PLC0415
-    from geounet.model import load_model  # noqa: PLC0415
     from geounet.scene import open_scene  # noqa: PLC0415
     from geounet.staging import check_free  # noqa: PLC0415
 
     if report:
         check_free({"report": report}, overwrite=True)
-    settings = judge.Settings(
-        label_band=band_of(label_band),
-        **label_meaning(label_value),
-        outside=outside.value if outside else "auto",
-        seed=seed,
-    )
+    rules = _label_rules(label_band, label_value, outside)
     pairs = [Pair(open_scene(data, scale=scale, offset=offset), label)] if label else data
     with progress_bar(hidden=as_json, unit="masks") as on_progress:
         found = judge.evaluate(
-            load_model(model),
+            model,
             pairs,
             scale=scale,
             offset=offset,
             band_patterns=tuple(judge.BAND_PATTERNS) if patterns else (),
             device=device,
-            settings=settings,
+            settings=judge.Settings(labels=rules, seed=seed),
             on_progress=on_progress,
         )
     if as_json:

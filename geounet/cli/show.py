@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from geounet.evaluate import Progress as Judged
     from geounet.timing import Progress
     from geounet.training import TrainProgress
-    from geounet.training.auditing import AuditProgress
 
 
 def say(record: dict[str, Any], *, as_json: bool, to_stderr: bool = False) -> None:
@@ -38,7 +37,7 @@ def print_json(document: Any, *, to_stderr: bool = False) -> None:
 @contextmanager
 def progress_bar(
     *, hidden: bool, unit: str = "tiles"
-) -> Iterator[Callable[[Progress | Judged | TrainProgress | AuditProgress], None] | None]:
+) -> Iterator[Callable[[Progress | Judged | TrainProgress], None] | None]:
     """A bar on standard error with units per second and time left; none if it is no terminal."""
     if hidden or not sys.stderr.isatty():
         yield None

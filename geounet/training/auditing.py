@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geounet.errors import GeounetError, SceneError
+from geounet.evaluate import normalised_difference
 from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
 from geounet.tiling import Window
+from geounet.timing import Progress
 from geounet.training.figures import draw_contact_sheet, picture
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from geounet.labels import Labels
 
-__all__ = ["Audit", "AuditProgress", "LabelCheck", "audit", "best_shift"]
+__all__ = ["Audit", "LabelCheck", "audit", "best_shift"]
 
 _BLOCK = 512
 _THUMBNAIL = 256
@@ -34,7 +36,7 @@ _REACH = 12
 """Pixels by which labels are looked for."""
 _EVIDENCE = 200
 """Least number of pixels of both classes, ``n p (1 - p)``, from which a shift is told."""
-_RULES = LabelRules(classes=("land", "water", "obscured"))
+_RULES = LabelRules()
 _NIR = ("nir", "nir08")
 
 
@@ -80,21 +82,13 @@ class Audit:
         }
 
 
-@dataclass(frozen=True)
-class AuditProgress:
-    """How far an audit is."""
-
-    done: int
-    total: int
-
-
 def audit(
     *folders: Path,
     sheet: Path | None = None,
     rules: LabelRules = _RULES,
     scale: float | None = None,
     offset: float | None = None,
-    on_progress: Callable[[AuditProgress], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Audit:
     """Check the labels of all scenes in some folders.
 
@@ -122,7 +116,7 @@ def audit(
     for pair in pairs:
         looks.append(_look(pair, rules))
         if on_progress:
-            on_progress(AuditProgress(len(looks), len(broken) + len(pairs)))
+            on_progress(Progress(len(looks), len(broken) + len(pairs)))
     if sheet is not None:
         draw_contact_sheet([_cell(look) for look in looks], sheet)
     return Audit(tuple(look.check for look in looks), sheet)
@@ -223,14 +217,12 @@ class _Sums:
             self._correlate(best, labels, decided & ~np.isnan(best))
 
     def _indices(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        place = {name: pixels[i] for i, name in enumerate(self.bands)}
-        place["nir"] = place.get("nir", place.get("nir08", np.empty(0, np.float32)))
-        others = {"ndwi": place["nir"], "mndwi": place.get("swir16", np.empty(0, np.float32))}
-        green = place.get("green", np.empty(0, np.float32))
+        place = dict(zip(self.bands, pixels, strict=True))
+        green, nir = place.get("green"), place.get("nir", place.get("nir08"))
         return {
-            name: (green - other) / np.maximum(green + other, 1e-4)
-            for name, other in others.items()
-            if green.size and other.size
+            name: normalised_difference(green, other)
+            for name, other in (("ndwi", nir), ("mndwi", place.get("swir16")))
+            if green is not None and other is not None
         }
 
     def _correlate(
