@@ -39,7 +39,7 @@ from rasterio.windows import Window as RasterWindow
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.parts import area_on_grid, corners
 from geounet.products.metadata import local_name, parse_xml
-from geounet.products.product import CloudLayer, CloudRule
+from geounet.products.product import CLOUD_NAMES, CloudLayer, CloudRule
 from geounet.products.raster import open_raster
 from geounet.remote import attempt, gdal_path, redact
 
@@ -72,9 +72,7 @@ RULES: tuple[CloudRule, ...] = get_args(CloudRule)
 _CLASSES = np.array([3, 8, 9, 10, 11])
 _BITS = {"qa_pixel": 0b111110, "fmask": 0b11111}
 _FILL = {"qa_pixel": 1, "fmask": 255}
-_NAMES: dict[str, CloudRule] = {
-    "scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask", "msk_classi": "classi", "udm2": "udm2",
-}  # fmt: skip
+_NAMES: dict[str, CloudRule] = {**CLOUD_NAMES, "msk_classi": "classi", "udm2": "udm2"}
 _MANY_BANDS = {"classi", "udm2"}
 _TOLERANCE = 1e-4
 """In pixels: where a layer is looked up must not depend on the window that is read."""

@@ -53,6 +53,11 @@ class Bundle:
         """What GDAL opens for a file."""
         return f"{self.root}{name}"
 
+    def matching(self, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
+        """The files whose own names fit a pattern, and how."""
+        found = {name: pattern.fullmatch(PurePosixPath(name).name) for name in self.names}
+        return {name: match for name, match in found.items() if match}
+
     def read(self, name: str) -> bytes:
         """Bytes of a metadata file.
 

@@ -27,7 +27,7 @@ from rasterio.errors import CRSError
 
 from geounet.buckets import store_below, url_of
 from geounet.errors import ConfigError, GeounetError, SceneError
-from geounet.products.product import CloudLayer, Product
+from geounet.products.product import CLOUD_NAMES, CloudLayer, Product
 from geounet.products.raster import one_nodata
 from geounet.radiometry import Evidence, Statement
 from geounet.remote import redact, stem
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.windows import Window as RasterWindow
 
-    from geounet.products.product import CloudRule
-
 __all__ = ["BAND_DIMS", "Cube", "CubeReader", "band_names", "find_cube", "scale_and_offset"]
 
 BAND_DIMS = ("band", "bands", "variable", "channel", "wavelength")
@@ -51,7 +49,6 @@ _NETCDF = re.compile(r"[^/]*\.(nc4?|cdf)$", re.IGNORECASE)
 _ZARR = re.compile(r"([^/]*\.zarr)(/.*)?$", re.IGNORECASE)
 """A store, and perhaps a group in it, like ``measurements/reflectance/r10m`` of ESA's products."""
 _Y, _X = ("y", "latitude", "lat", "northing"), ("x", "longitude", "lon", "easting")
-_CLOUDS: Mapping[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
 _UNEVEN = 0.05
 """How far a coordinate may lie off an even spacing, in pixels."""
 _BLOCK = 256
@@ -423,7 +420,7 @@ def _block(array: xr.DataArray, space: tuple[str, str]) -> tuple[int, int]:
 def _clouds(uri: str, dataset: xr.Dataset, cube: Cube) -> CloudLayer | None:
     """A variable on the same grid that says where clouds are."""
     for name, array in dataset.data_vars.items():
-        rule = _CLOUDS.get(str(name).lower())
+        rule = CLOUD_NAMES.get(str(name).lower())
         if rule is None or not set(cube.space) <= {str(dim) for dim in array.dims}:
             continue
         nodata = _one_nodata([array], uri)

@@ -44,8 +44,8 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
     Raises:
         SceneError: it holds several scenes, no band, or a file that is missing or damaged.
     """
-    files = _matching(bundle, _BAND_FILE)
-    metadata = next(iter(_matching(bundle, _METADATA)), None)
+    files = bundle.matching(_BAND_FILE)
+    metadata = next(iter(bundle.matching(_METADATA)), None)
     if not files and metadata is None:
         return None
     scene = _one_scene(files, bundle)
@@ -55,7 +55,7 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
     layers = [Layer(bundle.gdal(name), 1, band) for band, name in sorted(names.items())]
     stacked = stack(layers, nodata=0)
     source = PurePosixPath(metadata).name if metadata else ""
-    clouds = next(iter(_matching(bundle, _PIXEL_QUALITY)), None)
+    clouds = next(iter(bundle.matching(_PIXEL_QUALITY)), None)
     return stacked_product(
         stacked,
         Evidence(
@@ -73,12 +73,6 @@ def find_landsat(bundle: Bundle, *, resampling: Resampling) -> Product | None:
         acquired=_acquired(groups, scene),
         clouds=CloudLayer(bundle.gdal(clouds), 1, "qa_pixel") if clouds else None,
     )
-
-
-def _matching(bundle: Bundle, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
-    """The files whose own names fit a pattern."""
-    found = {name: pattern.fullmatch(PurePosixPath(name).name) for name in bundle.names}
-    return {name: match for name, match in found.items() if match}
 
 
 def _one_scene(files: dict[str, re.Match[str]], bundle: Bundle) -> str:

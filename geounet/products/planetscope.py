@@ -20,7 +20,6 @@ from geounet.products.raster import raster_product
 from geounet.radiometry import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from xml.etree import ElementTree as ET
 
 __all__ = ["find_planetscope", "planetscope_beside"]
@@ -39,7 +38,7 @@ def find_planetscope(bundle: Bundle) -> Product | None:
     Raises:
         SceneError: it holds several scenes, or a file that is damaged.
     """
-    images = _matching(bundle.names, _IMAGE)
+    images = bundle.matching(_IMAGE)
     if not images:
         return None
     scenes = sorted({match["scene"] for match in images.values()})
@@ -83,14 +82,9 @@ def _described(bundle: Bundle, name: str, match: re.Match[str]) -> Product:
     )
 
 
-def _matching(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
-    found = {name: pattern.fullmatch(PurePosixPath(name).name) for name in names}
-    return {name: match for name, match in found.items() if match}
-
-
 def _of_scene(bundle: Bundle, pattern: re.Pattern[str], scene: str) -> str | None:
-    matches = _matching(bundle.names, pattern)
-    return next((name for name, match in matches.items() if match["scene"] == scene), None)
+    found = bundle.matching(pattern).items()
+    return next((name for name, match in found if match["scene"] == scene), None)
 
 
 def _coefficients(root: ET.Element, name: str, product: Product) -> Statement | None:

@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from geounet.products.cube import Cube
     from geounet.radiometry import Evidence
     from geounet.resampling import Resampling
 
-__all__ = ["CloudLayer", "CloudRule", "Layer", "Product"]
+__all__ = ["CLOUD_NAMES", "CloudLayer", "CloudRule", "Layer", "Product"]
 
 CloudRule: TypeAlias = Literal[
     "scl", "qa_pixel", "fmask", "udm2", "classi", "geounet", "nonzero", "polygons"
 ]
 """How a cloud layer's numbers are read, see `geounet.clouds`."""
+CLOUD_NAMES: Mapping[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
+"""What bands, variables and files of classes or bits are called in lower case."""
 
 
 @dataclass(frozen=True, slots=True)

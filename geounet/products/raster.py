@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geounet import remote
 from geounet.errors import SceneError
-from geounet.products.product import CloudLayer, Product
+from geounet.products.product import CLOUD_NAMES, CloudLayer, Product
 from geounet.radiometry import Evidence, state_bands, state_tags
 from geounet.sensors import find_sensor
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rasterio.windows import Window
 
     from geounet.products.cube import CubeReader
-    from geounet.products.product import CloudRule
 
 __all__ = [
     "file_name",
@@ -36,8 +35,6 @@ __all__ = [
     "read_band",
     "shown",
 ]
-
-_CLOUD_BANDS: Mapping[str, CloudRule] = {"SCL": "scl", "QA_PIXEL": "qa_pixel", "FMASK": "fmask"}
 
 
 @contextmanager
@@ -179,7 +176,7 @@ def one_nodata(values: Mapping[Any, float | None], uri: str) -> float | None:
 def _clouds_inside(path: str, bands: Sequence[str | None]) -> CloudLayer | None:
     """The band of a stack that says where clouds are, as Google Earth Engine exports it along."""
     for i, text in enumerate(bands, start=1):
-        rule = _CLOUD_BANDS.get((text or "").upper())
+        rule = CLOUD_NAMES.get((text or "").lower())
         if rule is not None and len(bands) > 1:
             return CloudLayer(path, i, rule)
     return None

@@ -232,7 +232,7 @@ def _warn_of_lost(facts: _Facts, files: Sequence[_File]) -> None:
 
 def _find_metadata(bundle: Bundle) -> tuple[str, bytes] | None:
     """Name and content of the product's metadata, also of a product that this is a part of."""
-    named = [n for n in bundle.names if _METADATA.fullmatch(PurePosixPath(n).name)]
+    named = list(bundle.matching(_METADATA))
     if len(named) > 1:
         raise SceneError(
             f"a product must hold one scene; {bundle.uri} holds {len(named)}: "

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from geounet.errors import SceneError
-from geounet.products.product import CloudLayer, Layer, Product
+from geounet.products.product import CLOUD_NAMES, CloudLayer, Layer, Product
 from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
 from geounet.sensors import band_in, common_name, find_sensor
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from geounet.products.bundle import Bundle
-    from geounet.products.product import CloudRule
     from geounet.products.stacking import Stack
     from geounet.resampling import Resampling
 
@@ -37,7 +36,6 @@ _HLS_FILE = re.compile(
     r"\.(?P<band>B\d[\dA]|Fmask)\.tiff?"
 )
 _HLS_THERMAL = {("L30", "B10"), ("L30", "B11")}
-_CLOUDS: Mapping[str, CloudRule] = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask"}
 _EO_BROWSER = re.compile(r".*_\(Raw\)\.tiff?", re.IGNORECASE)
 _EO_BROWSER_SCALES = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 1.0}
 """Its raw bands hold reflectance times the type's greatest number (``getRawBandsScalingFactor`` in
@@ -84,8 +82,7 @@ def find_hls(bundle: Bundle, *, resampling: Resampling) -> Product | None:
 
 def _hls_files(bundle: Bundle) -> dict[str, re.Match[str]]:
     """The files of a granule, and what their names say."""
-    found = {name: _HLS_FILE.fullmatch(PurePosixPath(name).name) for name in bundle.names}
-    files = {name: match for name, match in found.items() if match}
+    files = bundle.matching(_HLS_FILE)
     scenes = sorted({match["scene"] for match in files.values()})
     if len(scenes) > 1:
         raise SceneError(
@@ -167,7 +164,7 @@ def _cloud_layer(bundle: Bundle) -> CloudLayer | None:
     found = [
         (name, rule)
         for name in bundle.names
-        for rule in (_CLOUDS.get(_last_part(PurePosixPath(name).stem)),)
+        for rule in (CLOUD_NAMES.get(_last_part(PurePosixPath(name).stem)),)
         if rule and PurePosixPath(name).suffix.lower() in RASTERS
     ]
     return CloudLayer(bundle.gdal(found[0][0]), 1, found[0][1]) if found else None
@@ -176,7 +173,7 @@ def _cloud_layer(bundle: Bundle) -> CloudLayer | None:
 def _last_part(stem: str) -> str:
     """What a file's name ends with, in lower case and without its pixel size."""
     short = re.sub(r"_[126]0m$", "", stem.lower())
-    return next((end for end in _CLOUDS if re.search(rf"(^|[ _.-]){end}$", short)), "")
+    return next((end for end in CLOUD_NAMES if re.search(rf"(^|[ _.-]){end}$", short)), "")
 
 
 def _named_bands(names: Iterable[str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from geounet.errors import SceneError
-from geounet.products.product import CloudLayer, Layer, Product
+from geounet.products.product import CLOUD_NAMES, CloudLayer, Layer, Product
 from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
 from geounet.remote import fetch, gdal_path, is_remote, redact, stem
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_stac", "read_items"]
 
-_CLOUDS: Mapping[str, CloudRule] = {
-    "scl": "scl", "qa_pixel": "qa_pixel", "pixel_qa": "qa_pixel", "fmask": "fmask",
-}  # fmt: skip
+_CLOUDS: Mapping[str, CloudRule] = {**CLOUD_NAMES, "pixel_qa": "qa_pixel"}
 """Beginning of an asset's key in lower case → how its numbers are read."""
 
 _PICTURES = frozenset({"thumbnail", "overview", "visual", "metadata"})
