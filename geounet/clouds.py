@@ -319,5 +319,6 @@ def open_clouds(layer: CloudLayer, grid: Grid) -> Iterator[Obscured]:
         laid = WarpedVRT(
             source, crs=grid.crs, transform=grid.transform, width=grid.width, height=grid.height,
             resampling=Resampling.nearest, tolerance=_TOLERANCE,
+            nodata=255 if layer.rule == "udm2" else source.nodata,  # beyond it there is 0, else
         )  # fmt: skip
         yield CloudReader(layer, stack.enter_context(laid))

@@ -339,6 +339,15 @@ def test_what_a_mask_does_not_cover_is_not_obscured(make_raster):
         assert not _hidden(scene)[20:].any()
 
 
+def test_beyond_a_mask_that_calls_0_hidden_nothing_is(make_raster):
+    clear = np.ones((20, 120), np.uint8)
+    clear[3] = 0
+    mask = make_raster(clear[None], "x_udm2.tif")
+    with pytest.warns(GeounetWarning, match="elsewhere nothing is taken for obscured"):
+        scene = open_scene(_scene(make_raster), cloud_mask=mask)
+    assert np.flatnonzero(_hidden(scene).any(axis=1)).tolist() == [3]
+
+
 @pytest.mark.parametrize("rows", [89, 90])
 def test_a_mask_that_lacks_a_row_is_told(make_raster, rows):
     mask = _layer(make_raster, np.ones((rows, 120), np.uint8))
