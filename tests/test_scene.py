@@ -527,6 +527,18 @@ def test_not_a_raster(tmp_path, content):
         open_scene(path)
 
 
+def test_a_file_of_several_rasters(make_raster):
+    """As HDF5 and GeoPackages may be; one of them is a scene."""
+    kind = {"driver": "GPKG", "TILE_FORMAT": "PNG"}
+    dn = np.ones((1, 300, 300), np.uint8)
+    make_raster(dn, "two.gpkg", RASTER_TABLE="a", **kind)
+    path = make_raster(dn, "two.gpkg", RASTER_TABLE="b", APPEND_SUBDATASET="YES", **kind)
+    with pytest.raises(SceneError, match=r"must be one raster; .*two\.gpkg holds several.*:b\."):
+        open_scene(path)
+    with pytest.raises(SceneError, match="which bands these are: 3"):
+        open_scene(f"GPKG:{path}:b", scale=0.01)
+
+
 def test_a_folder(tmp_path):
     with pytest.raises(SceneError, match="must be a raster"):
         open_scene(tmp_path)

@@ -51,13 +51,18 @@ def open_raster(
         what: what it should be, as in "a scene must exist".
 
     Raises:
-        SceneError: there is no such file, it cannot be had, or it is no raster.
+        SceneError: there is no such file, it cannot be had, or it is no raster, or several.
     """
     path = os.fspath(path)
     with (
         rasterio.Env(**remote.settings(path)),
         _opened(remote.gdal_path(path), uri or path, what) as source,
     ):
+        if not source.count:
+            raise SceneError(
+                f"a {what} must be one raster; {shown(uri or path)} holds several. Give one of "
+                f"{', '.join(map(shown, source.subdatasets[:6]))}."
+            )
         yield source
 
 
