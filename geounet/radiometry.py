@@ -226,7 +226,10 @@ def decide_radiometry(
         raise SceneError(
             f"pixels must be reflectance; got {evidence.dtype}. Use an optical product."
         )
-    said = [_checked(s) for s in (evidence.product, evidence.bands, evidence.tags) if s]
+    said = [s for s in (evidence.product, evidence.bands, evidence.tags) if s]
+    if scale is None or offset is None:
+        _refuse_impossible(said)
+    said = [s for s in said if _is_possible(s)]
     flagged = _flags(evidence)
     said += [flagged] if flagged else []
     if not said and scale is None:
@@ -247,17 +250,20 @@ def _check_told(scale: float | None, offset: float | None) -> None:
         )
 
 
-def _checked(said: Statement) -> Statement:
-    """Refuse what can be no scale and offset of reflectance: the scene's fault, not the user's."""
-    numbers = all(math.isfinite(x) for x in (*said.scale, *said.offset))
-    reflectance = any(abs(o) <= 1 for o in said.offset)  # a thermal band may be among them
-    if not numbers or not all(s > 0 for s in said.scale) or not reflectance:
+def _refuse_impossible(said: Sequence[Statement]) -> None:
+    for impossible in (s for s in said if not _is_possible(s)):
         raise SceneError(
             f"a scene's scale must be a positive number and its offset a reflectance between -1 "
-            f"and 1; its {said.source} has scale {said.scale}, offset {said.offset}. "
-            f"Give --scale and --offset, which stand above it, or mend the file."
+            f"and 1; its {impossible.source} has scale {impossible.scale}, offset "
+            f"{impossible.offset}. Give --scale and --offset, which stand above it, or mend the "
+            f"file."
         )
-    return said
+
+
+def _is_possible(said: Statement) -> bool:
+    """Whether it can be a scale and offset of reflectance; a thermal band may be among them."""
+    numbers = all(math.isfinite(x) for x in (*said.scale, *said.offset))
+    return numbers and all(s > 0 for s in said.scale) and any(abs(o) <= 1 for o in said.offset)
 
 
 def _refuse_other_than_reflectance(evidence: Evidence) -> None:

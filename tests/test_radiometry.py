@@ -180,6 +180,15 @@ def test_what_a_scene_may_not_say(known, message):
         decide_radiometry(_evidence(**known))
 
 
+@pytest.mark.parametrize("bands", [(1e-4, -1000.0), (0.0, 0.0), (float("nan"), 0.0)])
+def test_the_user_stands_above_what_a_scene_may_not_say(bands):
+    made = decide_radiometry(_evidence(bands=bands), scale=1e-4, offset=-0.1)
+    assert (set(made.scale), set(made.offset)) == ({1e-4}, {-0.1})
+    for one in ({"scale": 1e-4}, {"offset": -0.1}):
+        with pytest.raises(SceneError, match=r"--scale and --offset, which stand above it"):
+            decide_radiometry(_evidence(bands=bands), **one)
+
+
 def test_a_thermal_band_beside_others_has_an_offset_of_its_own():
     said = Statement("band metadata", (2.75e-5, 0.00341802), (-0.2, 149.0))
     assert decide_radiometry(Evidence("uint16", 2, bands=said)).offset == (-0.2, 149.0)
