@@ -116,7 +116,10 @@ def find_pairs(
     pairs: list[Pair] = []
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"scenes are looked for in folders; there is no folder {folder}.")
+            raise ConfigError(
+                f"scenes are looked for in folders; there is no folder {folder}."
+                + " For the file alone give evaluate its --label." * folder.is_file()
+            )
         found = {path: _label_of(path) for path in sorted(folder.iterdir()) if _is_scene(path)}
         labelled = {path: label for path, label in found.items() if label}
         if not labelled:

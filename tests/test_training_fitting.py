@@ -213,6 +213,13 @@ def test_smp_networks_by_name(tmp_path):
     assert load_model(result.model).spec.tile_multiple == 8
 
 
+def test_a_network_that_cannot_be_built_leaves_nothing(tmp_path):
+    made(tmp_path / "scenes")
+    with pytest.raises(ModelError, match="cannot build Unett"):
+        train(config(tmp_path, architecture={"decoder": "Unett"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_that_a_decoder_cannot_learn_from(tmp_path):
     """Its pooling leaves one pixel of one window: nothing to normalise a batch by."""
     made(tmp_path / "scenes")

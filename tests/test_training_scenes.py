@@ -71,6 +71,11 @@ def test_pairs_are_found_by_name(tmp_path):
     assert [(p.name, p.label.name) for p in found] == [("a", "a.label.tif"), ("b", "b.geojson")]
 
 
+def test_a_scene_is_no_folder_of_scenes(tmp_path):
+    with pytest.raises(ConfigError, match=r"no folder .*\. For the file alone .* --label"):
+        find_pairs([scene(tmp_path)])
+
+
 def test_a_folder_without_labelled_scenes(tmp_path):
     scene(tmp_path)
     with pytest.raises(ConfigError, match="no labelled scene"):

@@ -159,8 +159,8 @@ def _train(
 ) -> TrainResult:
     torch.manual_seed(config.seed)
     data = gather(config)
-    _check_same(config, data)
     network = _network(config, data)
+    _check_same(config, data)
     diary = Diary(config.output)
     judge = Judge(data, _loss(config, data.spec), config, device, diary)
     trainer = Trainer(

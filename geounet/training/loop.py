@@ -2,17 +2,16 @@
 
 import math
 import pickle
-import queue
-import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -222,7 +221,6 @@ class Trainer:
         generators = _gather((self._drawn, self._noise.get_state(), random))
         state = {
             "format": _FORMAT,
-            "config": asdict(self.config),
             "network": self.network.state_dict(),
             "average": self._shadow,
             "optimiser": self._optimiser.state_dict(),
@@ -368,41 +366,17 @@ def _batches(
     if not ahead:
         yield draw
         return
-    ready: queue.Queue[Callable[[], tuple[Batch, Tensor]]] = queue.Queue(ahead)
-    over = threading.Event()
+    with ThreadPoolExecutor(1, "geounet-batches") as thread:
+        waiting = deque(thread.submit(draw) for _ in range(ahead))
 
-    def offer(item: Callable[[], tuple[Batch, Tensor]]) -> None:
-        while not over.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
+        def drawn() -> tuple[Batch, Tensor]:
+            waiting.append(thread.submit(draw))
+            return waiting.popleft().result()
 
-    def work() -> None:
-        while not over.is_set():
-            try:
-                drawn = draw()
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                offer(partial(_raise, error))
-                return
-            offer(partial(_same, drawn))
-
-    thread = threading.Thread(target=work, name="geounet-batches", daemon=True)
-    thread.start()
-    try:
-        yield lambda: ready.get()()  # noqa: PLW0108 - each call waits for another item
-    finally:
-        over.set()
-        thread.join()
-
-
-def _same(drawn: tuple[Batch, Tensor]) -> tuple[Batch, Tensor]:
-    return drawn
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error
+        try:
+            yield drawn
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def learning_rate(config: LoopConfig, step: int, fraction: float, drops: int = 0) -> float:
