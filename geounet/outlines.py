@@ -1,8 +1,7 @@
 """Water bodies and shorelines as tables: gathered as rows arrive, cleaned up once they are whole.
 
-    rows of codes and probability  →  add()   polygons (vectors or contours), statistics of runs
-                                      polygons()    fill holes, drop small ones, simplify, smooth
-                                      shorelines()
+    rows of codes and probability  →  add()     polygons (vectors or contours), statistics of runs
+                                      tables()  fill holes, drop small ones, simplify, smooth
 
 Clean-up looks at whole polygons and works in pixels, so that it means the same in every CRS.
 """
@@ -14,6 +13,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -345,6 +345,10 @@ class _Origins:
         return "/".join(dict.fromkeys([times[0], times[-1]])) if times else None
 
 
+_Part: TypeAlias = "tuple[dict[str, Any], Geometries, Site]"
+"""Columns and geometries, in pixels, of some rows of a table, and where they lie."""
+
+
 # -- gathering -------------------------------------------------------------------------------------
 
 
@@ -354,7 +358,8 @@ class Outliner:
     Example:
         >>> outliner = Outliner(3, Shaping())
         >>> outliner.add(np.array([[1, 1, 0]], np.uint8))
-        >>> outliner.polygons(Affine.identity()).area_m2.tolist()
+        >>> [polygons] = outliner.tables(Affine.identity())["polygons"]
+        >>> polygons.area_m2.tolist()
         [2.0]
     """
 
@@ -373,8 +378,8 @@ class Outliner:
         Args:
             width: Pixels in a row.
             shaping: What polygons look like.
-            polygons: Whether `polygons` will be asked for.
-            shoreline: Whether `shorelines` will be asked for.
+            polygons: Whether polygons are wanted.
+            shoreline: Whether shorelines are wanted.
             probability: Whether rows of probability will come with the rows of codes.
             origins: The scenes that the raster was put together from, if polygons shall name
                 theirs; the number of each pixel's will come with the rows.
@@ -395,12 +400,8 @@ class Outliner:
             if polygons and not contour
             else None
         )
-        self._contour = (
-            Contourer(width, threshold=shaping.threshold, smooth=known)
-            if contour or shoreline
-            else None
-        )
-        self._contours: ContourPolygons | None = None
+        self._contoured = contour or shoreline
+        self._contour = Contourer(width, threshold=shaping.threshold, smooth=known)
         self._known = known
         self._statistics = _Statistics(width) if polygons and known else None
         self._origins = _Origins(width, origins) if polygons and origins else None
@@ -430,7 +431,7 @@ class Outliner:
             self._seeds.add(codes)
         if self._statistics and probability is not None:
             self._statistics.add(codes, probability)
-        if self._contour:
+        if self._contoured:
             self._contour.add(self._field(codes, probability if self._known else None))
 
     def _field(self, codes: Bytes, probability: Bytes | None) -> Bytes:
@@ -444,33 +445,39 @@ class Outliner:
         field[land] = np.minimum(probability[land], self._level - 1)
         return field
 
-    def _contour_polygons(self) -> ContourPolygons:
-        if self._contours is None:
-            if self._contour is None:
-                raise ConfigError("shorelines were not asked for when the rows came.")
-            self._contours = self._contour.finish()
-        return self._contours
+    @cached_property
+    def _contours(self) -> ContourPolygons:
+        """Of all rows: what polygons and shorelines may share."""
+        return self._contour.finish()
 
-    def polygons(
+    def tables(
         self,
         transform: Affine,
         crs: object = None,
         *,
         to_crs: str | None = None,
         extra: Mapping[str, str] | None = None,
-    ) -> gpd.GeoDataFrame:
-        """The polygons of all rows, asked for once, when the last row has come.
+    ) -> dict[str, Iterator[gpd.GeoDataFrame]]:
+        """The tables that were asked for, "polygons" and "shoreline", once the last row has come.
 
-        The whole table at once; `polygon_tables` is for files.
+        Each comes in parts of some thousand rows, one or more, made when they are due. What
+        `Shaping` asks for that looks at neighbours (filling holes, simplifying, smoothing) needs
+        all polygons at once: then there is one part.
+
+        Shorelines follow the level of the probability if there is one, else pixel edges. Those of
+        water below the minimum area are left out; no other clean-up, smoothing included, touches
+        them.
 
         Args:
             transform: From (column, row) to coordinates of the CRS; may rotate and shear.
             crs: Anything that pyproj understands, a rasterio CRS, or None.
-            to_crs: The CRS of the result, by default `crs`. Areas are the true ones in any.
+            to_crs: The CRS of the result, by default `crs`. Areas and lengths are the true ones in
+                any.
             extra: More columns, each with one value.
 
         Returns:
-            A frame with the columns of `PixelPolygons.to_frame` and, if there is a probability,
+            Shorelines have the columns of `Shorelines.attributes`, polygons those of
+            `PixelPolygons.to_frame` and, if there is a probability,
 
             - `mean_probability`, `min_probability`: of water, over the pixels whose centres the
               polygon holds, before clean-up;
@@ -483,40 +490,46 @@ class Outliner:
             With origins `source` are those of its pixels, sorted and separated by commas, and
             `acquired` their time, or the first and the last one as in 2024-05-01/2024-05-03.
         """
-        return _together(self.polygon_tables(transform, crs, to_crs=to_crs, extra=extra))
+        make = {"polygons": self._polygons, "shoreline": self._shorelines}
+        more = extra or {}
 
-    def polygon_tables(
-        self,
-        transform: Affine,
-        crs: object = None,
-        *,
-        to_crs: str | None = None,
-        extra: Mapping[str, str] | None = None,
-    ) -> Iterator[gpd.GeoDataFrame]:
-        """The same table in parts of some thousand rows, one or more, each made when it is due.
+        def tables(parts: Iterator[_Part]) -> Iterator[gpd.GeoDataFrame]:
+            for columns, geometries, at in parts:  # what they know themselves goes before `more`
+                yield table_of({**columns, **more, **columns}, geometries, at, to_crs)
 
-        What `Shaping` asks for that looks at neighbours (filling holes, simplifying, smoothing)
-        needs all polygons at once: then there is one part.
-        """
-        found = self._contour_polygons() if self._pixel is None else self._pixel.finish()
-        at = Site(transform, pyproj_crs(crs), found.shape)
+        return {kind: tables(make[kind](transform, pyproj_crs(crs))) for kind in self._kinds}
+
+    def _polygons(self, transform: Affine, crs: pyproj.CRS | None) -> Iterator[_Part]:
+        found = self._pixel.finish() if self._pixel else self._contours
+        at = Site(transform, crs, found.shape)
         columns = self._columns(found)
         seeds = self._seeds.finish() if self._seeds else None
-        extra = dict(extra or {})
 
-        def table(some: slice) -> gpd.GeoDataFrame:
+        def part(some: slice) -> _Part:
             geometries, measures, kept = _cleaned(found.part(some), at, self._shaping, seeds)
             known = {name: values[some][kept] for name, values in columns.items()}
-            attributes = self._attributes(measures, shapely.area(geometries), known)
-            rest = {name: value for name, value in extra.items() if name not in attributes}
-            return table_of(attributes | rest, geometries, at, to_crs)
+            return self._attributes(measures, shapely.area(geometries), known), geometries, at
 
         whole = self._shaping.needs_neighbours
-        return (table(some) for some in stretches(found.ends, whole=whole))
+        return (part(some) for some in stretches(found.ends, whole=whole))
+
+    def _shorelines(self, transform: Affine, crs: pyproj.CRS | None) -> Iterator[_Part]:
+        found = self._contours
+        at = Site(transform, crs, found.shape)
+
+        def part(some: slice) -> _Part:
+            bodies = found.part(some)
+            if self._shaping.min_area:
+                bodies = bodies.select(~(at.areas(bodies.geometries()) < self._shaping.min_area))
+            lines = bodies.shorelines()
+            columns = lines.attributes(transform, crs, gradient=self._known)
+            return columns, lines.geometries(), at
+
+        return (part(some) for some in stretches(found.ends))
 
     def _attributes(
         self, measures: tuple[Floats, Floats], pixels: Floats, known: dict[str, NDArray[Any]]
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """Columns of a table from areas and perimeters, areas in pixels, and what is known."""
         area, perimeter = measures
         less, more = known.pop("less", None), known.pop("more", None)
@@ -535,64 +548,6 @@ class Outliner:
             "touches_edge": found.touches_edge,
             "touches_unobserved": found.touches_unobserved,
             **(self._origins.finish(found) if self._origins else {}),
-        }
-
-    def shorelines(
-        self,
-        transform: Affine,
-        crs: object = None,
-        *,
-        to_crs: str | None = None,
-        extra: Mapping[str, str] | None = None,
-    ) -> gpd.GeoDataFrame:
-        """The shorelines of all rows so far; see `Shorelines.to_frame`.
-
-        They follow the level of the probability if there is one, else pixel edges. Those of water
-        below the minimum area are left out; no other clean-up, smoothing included, touches them.
-
-        Args:
-            transform: As for `polygons`.
-            crs: As for `polygons`.
-            to_crs: As for `polygons`; lengths are the true ones.
-            extra: As for `polygons`.
-        """
-        return _together(self.shoreline_tables(transform, crs, to_crs=to_crs, extra=extra))
-
-    def shoreline_tables(
-        self,
-        transform: Affine,
-        crs: object = None,
-        *,
-        to_crs: str | None = None,
-        extra: Mapping[str, str] | None = None,
-    ) -> Iterator[gpd.GeoDataFrame]:
-        """The same table in parts, those of some thousand polygons each."""
-        found = self._contour_polygons()
-        at = Site(transform, pyproj_crs(crs), found.shape)
-        extra = dict(extra or {})
-
-        def table(some: slice) -> gpd.GeoDataFrame:
-            part = found.part(some)
-            if self._shaping.min_area:
-                part = part.select(~(at.areas(part.geometries()) < self._shaping.min_area))
-            lines = part.shorelines()
-            columns = lines.attributes(transform, at.crs, gradient=self._known)
-            return table_of({**columns, **extra}, lines.geometries(), at, to_crs)
-
-        return (table(some) for some in stretches(found.ends))
-
-    def tables(
-        self,
-        transform: Affine,
-        crs: object = None,
-        *,
-        to_crs: str | None = None,
-        extra: Mapping[str, str] | None = None,
-    ) -> dict[str, Iterator[gpd.GeoDataFrame]]:
-        """The parts of all tables that were asked for, "polygons" and "shoreline"."""
-        make = {"polygons": self.polygon_tables, "shoreline": self.shoreline_tables}
-        return {
-            kind: make[kind](transform, crs, to_crs=to_crs, extra=extra) for kind in self._kinds
         }
 
 
@@ -833,9 +788,9 @@ class Outlines:
     """What `vectorize` found."""
 
     polygons: gpd.GeoDataFrame
-    """See `Outliner.polygons`."""
+    """See `Outliner.tables`."""
     shorelines: gpd.GeoDataFrame | None
-    """See `Outliner.shorelines`; None if they were not asked for."""
+    """The same; None if they were not asked for."""
 
 
 def vectorize(

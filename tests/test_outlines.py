@@ -64,9 +64,15 @@ def gathered(
     return outliner
 
 
+def tables(outliner: Outliner, *place: object, **options: object) -> list[gpd.GeoDataFrame]:
+    """The tables that were asked for, each in one piece; polygons come first."""
+    made = outliner.tables(*place or (PIXEL,), **options)
+    return [outlines._together(parts) for parts in made.values()]
+
+
 def table(codes: np.ndarray, shaping: Shaping, **options: object) -> gpd.GeoDataFrame:
     """The polygons, in pixels of 10 m without a CRS."""
-    return gathered(codes, shaping, **options).polygons(PIXEL)
+    return tables(gathered(codes, shaping, **options))[0]
 
 
 @st.composite
@@ -91,8 +97,8 @@ def test_the_same_whatever_the_strips(
     shaping = Shaping(shaping.edges, connectivity=shaping.connectivity, fill_holes=fill)
     whole = gathered(scene[0], shaping, scene[1], shoreline=True)
     cut = gathered(scene[0], shaping, scene[1], shoreline=True, height=height)
-    assert whole.polygons(PIXEL).equals(cut.polygons(PIXEL))
-    assert whole.shorelines(PIXEL).equals(cut.shorelines(PIXEL))
+    for one, other in zip(tables(whole), tables(cut), strict=True):
+        assert one.equals(other)
 
 
 @pytest.mark.parametrize("shaping", SHAPES, ids=["4", "8", "contour"])
@@ -172,13 +178,13 @@ def test_tables_in_parts_are_the_whole(
     shaping = Shaping(shaping.edges, connectivity=shaping.connectivity, min_area=least)
     whole = gathered(scene[0], shaping, scene[1], shoreline=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        polygons, lines = whole.polygons(PIXEL), whole.shorelines(PIXEL)
+        polygons, lines = tables(whole)
         monkeypatch.setattr(vectors, "_FEATURES", 2)
         parts = gathered(scene[0], shaping, scene[1], shoreline=True).tables(PIXEL)
         for kind, expected in (("polygons", polygons), ("shoreline", lines)):
-            tables = list(parts[kind])
-            assert max(len(table) for table in tables) <= (2 if kind == "polygons" else len(lines))
-            rows = [row for table in tables for row in table.to_dict("records")]
+            cut = list(parts[kind])
+            assert max(len(part) for part in cut) <= (2 if kind == "polygons" else len(lines))
+            rows = [row for part in cut for row in part.to_dict("records")]
             assert [repr(row) for row in rows] == [repr(row) for row in expected.to_dict("records")]
 
 
@@ -186,8 +192,8 @@ def test_clean_up_that_looks_at_neighbours_sees_them_all(monkeypatch: pytest.Mon
     monkeypatch.setattr(vectors, "_FEATURES", 1)
     assert table(NESTED, Shaping(fill_holes=900)).area_m2.tolist() == [3200, 2500]
     squares = np.kron(np.eye(4, dtype=np.uint8), np.ones((5, 5), np.uint8))
-    (tables,) = gathered(squares, Shaping(simplify=20)).tables(PIXEL).values()
-    assert [len(one) for one in tables] == [4]
+    (parts,) = gathered(squares, Shaping(simplify=20)).tables(PIXEL).values()
+    assert [len(one) for one in parts] == [4]
 
 
 NESTED = pixels("""
@@ -226,13 +232,10 @@ def test_holes_with_something_not_observed_are_never_filled(edges: str, code: in
 
 def test_small_polygons_go_and_their_shorelines_with_them() -> None:
     codes = pixels("#..##.\n......")
-    outliner = gathered(codes, Shaping(min_area=150), shoreline=True)
-    assert outliner.polygons(PIXEL).area_m2.tolist() == [200]
-    assert len(outliner.shorelines(PIXEL)) == 1
-    assert gathered(codes, Shaping(), shoreline=True).shorelines(PIXEL).length_m.tolist() == [
-        20.0,
-        40.0,
-    ]
+    polygons, lines = tables(gathered(codes, Shaping(min_area=150), shoreline=True))
+    assert (polygons.area_m2.tolist(), lines.length_m.tolist()) == ([200], [40])
+    _, lines = tables(gathered(codes, Shaping(), shoreline=True))
+    assert lines.length_m.tolist() == [20, 40]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
@@ -240,8 +243,8 @@ def test_shorelines_of_any_code_bound_its_polygons(code: int) -> None:
     """The probability of water places the shores of water alone."""
     codes = pixels("....\n.#o.\n.#o.\n....")
     probability = np.where(codes == 1, 200, 20).astype(np.uint8)
-    plain = gathered(codes, Shaping(code=code), shoreline=True).shorelines(PIXEL)
-    known = gathered(codes, Shaping(code=code), probability, shoreline=True).shorelines(PIXEL)
+    _, plain = tables(gathered(codes, Shaping(code=code), shoreline=True))
+    _, known = tables(gathered(codes, Shaping(code=code), probability, shoreline=True))
     assert len(known) == len(plain) > 0
     assert known.geometry.equals(plain.geometry) == (code != 1)
 
@@ -287,8 +290,8 @@ def test_smoothing_leaves_what_is_no_shore(edges: str) -> None:
 
 def test_areas_are_true_in_any_output_crs() -> None:
     codes = NESTED
-    plain = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631")
-    moved = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631", to_crs="EPSG:3857")
+    (plain,) = tables(gathered(codes, Shaping()), UTM, "EPSG:32631")
+    (moved,) = tables(gathered(codes, Shaping()), UTM, "EPSG:32631", to_crs="EPSG:3857")
     assert moved.crs.to_epsg() == 3857
     assert moved.area_m2.tolist() == plain.area_m2.tolist()
     assert moved.area.iloc[0] > 1.7 * plain.area.iloc[0]
@@ -298,8 +301,8 @@ def test_areas_are_true_in_any_output_crs() -> None:
 def test_long_edges_bend_with_the_crs() -> None:
     """100 km along a row of UTM is no straight line in degrees."""
     codes = np.ones((10, 10_000), np.uint8)
-    (polygon,) = gathered(codes, Shaping()).polygons(UTM, "EPSG:32631", to_crs="EPSG:4326").geometry
-    back = gpd.GeoSeries([polygon], crs=4326).to_crs(32631).iloc[0]
+    (found,) = tables(gathered(codes, Shaping()), UTM, "EPSG:32631", to_crs="EPSG:4326")
+    (back,) = found.to_crs(32631).geometry
     assert back.symmetric_difference(shapely.box(399960, 4699940, 499960, 4700040)).area < 100
 
 
@@ -307,8 +310,7 @@ def test_what_crosses_the_antimeridian_stays_in_one_piece_in_degrees() -> None:
     codes = np.kron(NESTED, np.ones((4, 4), np.uint8))
     place = Affine(1000, 0, 818_000 - 500 * codes.shape[1], 0, -1000, 2_000_000), "EPSG:32660"
     outliner = gathered(codes, Shaping(), shoreline=True)
-    polygons = outliner.polygons(*place, to_crs="EPSG:4326")
-    lines = outliner.shorelines(*place, to_crs="EPSG:4326")
+    polygons, lines = tables(outliner, *place, to_crs="EPSG:4326")
     assert polygons.is_valid.all()
     for found in (polygons, lines):
         west, _, east, _ = found.total_bounds
@@ -319,9 +321,8 @@ def test_what_crosses_the_antimeridian_stays_in_one_piece_in_degrees() -> None:
 
 
 def test_an_output_crs_that_ends_before_the_raster_is_refused() -> None:
-    outliner = gathered(NESTED, Shaping())
     with pytest.raises(ConfigError, match=r"must reach .* \+proj=ortho \+lat_0=-80"):
-        outliner.polygons(UTM, "EPSG:32631", to_crs="+proj=ortho +lat_0=-80")
+        tables(gathered(NESTED, Shaping()), UTM, "EPSG:32631", to_crs="+proj=ortho +lat_0=-80")
 
 
 def test_contours_and_shorelines_of_a_geographic_raster_have_true_sizes() -> None:
@@ -329,25 +330,24 @@ def test_contours_and_shorelines_of_a_geographic_raster_have_true_sizes() -> Non
     codes = np.zeros((30, 30), np.uint8)
     codes[5:25, 5:25] = 1
     outliner = gathered(codes, Shaping(edges="contour"), codes * 250, shoreline=True)
-    found = outliner.polygons(degree, "EPSG:4326")
+    found, lines = tables(outliner, degree, "EPSG:4326")
     (row,), geod = found.itertuples(), found.crs.get_geod()
     area, length = geod.geometry_area_perimeter(row.geometry)
     assert row.area_m2 == pytest.approx(area, rel=1e-6)
     assert row.perimeter_m == pytest.approx(length, rel=1e-6)
-    assert outliner.shorelines(degree, "EPSG:4326").length_m.sum() == pytest.approx(length)
+    assert lines.length_m.sum() == pytest.approx(length)
 
 
 def test_the_columns() -> None:
     codes = pixels("##.\n##.")
     outliner = gathered(codes, Shaping(), codes * 200, shoreline=True)
-    polygons = outliner.polygons(UTM, "EPSG:32631", extra={"source": "a.tif"})
+    polygons, lines = tables(outliner, UTM, "EPSG:32631", extra={"source": "a.tif"})
     assert polygons.columns.tolist() == [
         *("class", "area_m2", "perimeter_m", "area_low_m2", "area_high_m2"),
         *("mean_probability", "min_probability", "touches_edge", "touches_unobserved"),
         *("source", "geometry"),
     ]
     assert polygons.source.tolist() == ["a.tif"]
-    lines = outliner.shorelines(UTM, "EPSG:32631", extra={"source": "a.tif"})
     assert lines.columns.tolist() == ["length_m", "closed", "gradient", "source", "geometry"]
     assert table(codes, Shaping()).columns.tolist() == [
         *("class", "area_m2", "perimeter_m", "touches_edge", "touches_unobserved", "geometry"),
@@ -459,7 +459,7 @@ def test_polygons_know_the_scenes_of_their_pixels(
         rows = slice(top, top + height)
         chance = level[rows] if edges == "contour" else None
         outliner.add(codes[rows], chance, origin[rows])
-    frame = outliner.polygons(Affine.identity(), extra={"source": "mosaic", "more": "x"})
+    (frame,) = tables(outliner, Affine.identity(), extra={"source": "mosaic", "more": "x"})
     y, x = np.nonzero(codes == 1)
     for row in frame.itertuples():
         inside = shapely.contains_xy(row.geometry, x + 0.5, y + 0.5)
