@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from geounet.compare import ChangeResult, MosaicResult, change, mosaic
     from geounet.crossings import TransectResult, transects
     from geounet.model import Model, ModelSpec, load_model, save_model
-    from geounet.outlines import Outlines, Shaping, vectorize
+    from geounet.outlines import Outlines, Shaping, polygonize, vectorize
     from geounet.pipeline import RunConfig, RunResult, predict_mask, run
     from geounet.scene import Grid, Scene, open_scene
     from geounet.vector_files import write_polygons, write_shorelines
-    from geounet.vectors import polygonize
 
 __version__ = "0.1.0"
 
@@ -90,7 +89,7 @@ _HOMES = {
     "load_model": "model",
     "mosaic": "compare",
     "open_scene": "scene",
-    "polygonize": "vectors",
+    "polygonize": "outlines",
     "predict_mask": "pipeline",
     "run": "pipeline",
     "save_model": "model",

@@ -57,7 +57,7 @@ from geounet.scene import Grid
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
 from geounet.vector_files import save
-from geounet.vectors import Polygonizer, coverage, pyproj_crs, stretches
+from geounet.vectors import Polygonizer, along, coverage, pyproj_crs, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +69,6 @@ __all__ = [
     "CHANGES",
     "ChangeResult",
     "MosaicResult",
-    "along",
     "change",
     "check_codes",
     "grid_of",
@@ -206,13 +205,6 @@ def _lattice_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
     col, row = (round(value) for value in moved[0].tolist())
     # a hundredth of a pixel over the whole raster: the digits that files keep of a transform
     return (row, col) if np.abs(moved - corners - (col, row)).max() < 0.01 else None
-
-
-def along(transform: Affine, points: Floats) -> Floats:
-    """Points float64 [n, 2] moved by a transform."""
-    a, b, c, d, e, f = transform[:6]
-    x, y = points.T
-    return np.stack([c + x * a + y * b, f + x * d + y * e], axis=1)
 
 
 def _middle(grid: Grid) -> float:

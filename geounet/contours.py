@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from geounet.errors import ConfigError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.vectors import (
+    along,
     cycles,
     ground_lengths,
     kept_offsets,
-    place,
     ragged_polygons,
     ring_blocks,
     ring_index,
@@ -921,7 +921,7 @@ class Shorelines:
         if transform.determinant < 0:
             size = np.diff(self.offsets)
             index = np.repeat(self.offsets[:-1] + self.offsets[1:] - 1, size) - index
-        world = np.stack(place(transform, *self.vertices[index].T), axis=1)
+        world = along(transform, self.vertices[index])
         lines: NDArray[np.object_] = shapely.from_ragged_array(
             shapely.GeometryType.LINESTRING, world, [self.offsets]
         )

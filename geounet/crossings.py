@@ -31,7 +31,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geounet import remote
-from geounet.compare import along, check_codes, grid_of, neighbour
+from geounet.compare import check_codes, grid_of, neighbour
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
@@ -39,7 +39,7 @@ from geounet.outlines import iso_time, time_of
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
-from geounet.vectors import pyproj_crs
+from geounet.vectors import along, pyproj_crs
 
 if TYPE_CHECKING:
     import os

@@ -61,6 +61,7 @@ __all__ = [
     "acquisition_time",
     "check_crs",
     "iso_time",
+    "polygonize",
     "reshaped",
     "table_of",
     "time_of",
@@ -827,6 +828,23 @@ def vectorize(
     )
     whole = {kind: _together(tables) for kind, tables in made.items()}
     return Outlines(whole["polygons"], whole.get("shoreline"))
+
+
+def polygonize(
+    path: str | os.PathLike[str],
+    *,
+    connectivity: Literal[4, 8] = 4,
+    code: int = 1,
+    min_area: float = 0.0,
+) -> gpd.GeoDataFrame:
+    """Polygons of a mask: those of `vectorize`, with the options of `Shaping` that masks have.
+
+    Raises:
+        SceneError: As `vectorize`.
+        ConfigError: As `vectorize`.
+    """
+    shaping = Shaping(connectivity=connectivity, code=code, min_area=min_area)
+    return vectorize(path, shaping=shaping).polygons
 
 
 def _tables(

@@ -33,20 +33,15 @@ import shapely
 from affine import Affine
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
-from geounet.errors import ConfigError, SceneError
-from geounet.products.raster import open_raster, read_band, shown
+from geounet.errors import ConfigError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "PixelPolygons",
     "Polygonizer",
-    "polygonize",
     "polygonize_rows",
 ]
 
@@ -63,8 +58,6 @@ _CHUNK_PIXELS = 1 << 19
 """Pixels scanned at once, so that a chunk's temporaries stay in the processor's cache."""
 _BLOCK = 1 << 17
 """Vertices that are worked on at once."""
-_STRIP_PIXELS = 1 << 23
-"""Pixels read at once from a file."""
 _FEATURES = 20_000
 """Features of which geometries are made at once, at most."""
 _CHORD_PIXELS = 256.0
@@ -720,6 +713,11 @@ def place(transform: Affine, column: Any, row: Any) -> tuple[Floats, Floats]:
     return c + column * a + row * b, f + column * d + row * e
 
 
+def along(transform: Affine, points: Ints | Floats) -> Floats:
+    """Points [n, 2], column and row, in coordinates of the transform: float64 [n, 2]."""
+    return np.stack(place(transform, *points.T), axis=1)
+
+
 def ragged_polygons(
     xy: Ints | Floats, offsets: list[Ints], transform: Affine
 ) -> NDArray[np.object_]:
@@ -739,7 +737,7 @@ def ragged_polygons(
         index[closed[:-1]] = start
     else:
         index[closed[1:] - 1] = start
-    world = np.stack(place(transform, *xy[index].T), axis=1)
+    world = along(transform, xy[index])
     kind = shapely.GeometryType.MULTIPOLYGON if offsets[2:] else shapely.GeometryType.POLYGON
     made: NDArray[np.object_] = shapely.from_ragged_array(kind, world, [closed, *offsets[1:]])
     return made
@@ -1025,9 +1023,7 @@ def _edge_blocks(lines: NDArray[np.object_]) -> Iterator[tuple[Floats, Floats, I
 
 def on_map(geometries: NDArray[np.object_], transform: Affine) -> NDArray[np.object_]:
     """Geometries given in pixels, in coordinates of the transform."""
-    moved: NDArray[np.object_] = shapely.transform(
-        geometries, lambda xy: np.stack(place(transform, *xy.T), axis=1)
-    )
+    moved: NDArray[np.object_] = shapely.transform(geometries, lambda xy: along(transform, xy))
     return moved
 
 
@@ -1155,55 +1151,3 @@ def _tabulate(factor: Floats, size: int, *, antiderivative: bool) -> Floats:
     if antiderivative:
         series = chebyshev.chebint(series, scl=size / 2)
     return np.asarray(chebyshev.chebval(np.linspace(-1, 1, size + 1), series))
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def polygonize(
-    path: str | os.PathLike[str],
-    *,
-    connectivity: Connectivity = 4,
-    code: int = 1,
-    min_area: float = 0.0,
-) -> gpd.GeoDataFrame:
-    """Polygons of a mask file, read by strips.
-
-    Args:
-        path: A raster with one uint8 band of mask codes: 0 land, 1 water, 2 obscured,
-            255 not observed.
-        connectivity: 4 keeps water that touches at a corner only apart, 8 joins it.
-        code: The mask value whose polygons are wanted.
-        min_area: Features smaller than this many square metres are left out.
-
-    Returns:
-        See `PixelPolygons.to_frame`; the CRS and the transform are the file's.
-
-    Raises:
-        SceneError: If the file cannot be read or is not a mask.
-        ConfigError: If a parameter breaks its rule.
-    """
-    try:
-        with open_raster(path, what="mask") as source:
-            if source.dtypes != ("uint8",):
-                types = ", ".join(sorted(set(source.dtypes)))
-                raise SceneError(
-                    f"a mask has one uint8 band; {shown(path)} has {source.count} of type {types}."
-                )
-            polygons = polygonize_rows(
-                _strips(source), source.width, connectivity=connectivity, code=code
-            )
-            return polygons.to_frame(source.transform, source.crs, min_area=min_area)
-    except RasterioError as error:
-        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-        raise SceneError(f"the mask {path} cannot be read: {reason}.") from error
-
-
-def _strips(source: rasterio.DatasetReader) -> Iterator[Bytes]:
-    """The rows of a raster's first band, whole blocks at a time."""
-    block = source.block_shapes[0][0]
-    height = max(1, _STRIP_PIXELS // source.width)
-    height = height // block * block if height >= block else height
-    for top in range(0, source.height, height):
-        rows = min(height, source.height - top)
-        yield read_band(source, Window(0, top, source.width, rows))

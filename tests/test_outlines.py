@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import textwrap
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -15,6 +17,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rasterio.features import shapes
 
 from geounet import outlines, vectors
 from geounet.errors import ConfigError, OutputError, SceneError
@@ -24,11 +27,13 @@ from geounet.outlines import (
     Shaping,
     acquisition_time,
     check_crs,
+    polygonize,
     vectorize,
     vectorize_to_files,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 PIXEL = Affine(10, 0, 0, 0, -10, 0)
@@ -399,13 +404,24 @@ def test_output_crs_that_cannot_be_are_refused() -> None:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def write(path: Path, rows: np.ndarray, *, scale: float = 1.0, **tags: str) -> Path:
-    profile = {"driver": "GTiff", "dtype": rows.dtype, "count": 1, "nodata": 255}
+def write(
+    path: Path,
+    rows: np.ndarray,
+    *,
+    scale: float = 1.0,
+    crs: str | None = "EPSG:32631",
+    transform: Affine = UTM,
+    layout: Mapping[str, object] = MappingProxyType({}),
+    **tags: str,
+) -> Path:
+    profile = {"driver": "GTiff", "dtype": rows.dtype, "count": 1, "nodata": 255, **layout}
     size = {"height": rows.shape[0], "width": rows.shape[1]}
-    with rasterio.open(path, "w", **profile, **size, crs="EPSG:32631", transform=UTM) as file:
+    with rasterio.open(path, "w", **profile, **size, crs=crs, transform=transform) as file:
         file.write(rows, 1)
-        file.scales = (scale,)
-        file.update_tags(**tags)
+        if scale != 1:
+            file.scales = (scale,)
+        if tags:  # they move the directory to the file's end
+            file.update_tags(**tags)
     return path
 
 
@@ -425,6 +441,47 @@ def test_a_mask_a_probability_and_both(tmp_path: Path, monkeypatch: pytest.Monke
     assert both.shorelines is not None
     assert both.shorelines.gradient.gt(0).all()
     assert vectorize(mask).shorelines is None
+
+
+@pytest.mark.parametrize("transform", [UTM, UTM @ Affine.rotation(31)])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_polygons_of_a_file_are_rasterios(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transform: Affine, tiled: bool
+) -> None:
+    monkeypatch.setattr(outlines, "_STRIP_PIXELS", 100 * 40)
+    mask = (np.random.default_rng(2).random((130, 100)) < 0.6).astype(np.uint8)
+    layout = {"tiled": True, "blockxsize": 32, "blockysize": 32} if tiled else {"blockysize": 130}
+    path = write(tmp_path / "mask.tif", mask, transform=transform, layout=layout)
+    found = polygonize(path, min_area=150)
+    assert found.crs == pyproj.CRS("EPSG:32631")
+    expected = shapes(mask, mask=mask == 1, transform=transform)
+    expected = [shapely.geometry.shape(shape) for shape, _ in expected]
+    expected = [shape for shape in expected if shape.area > 150]
+    both = [shapely.normalize(np.array(one)) for one in (found.geometry, expected)]
+    assert set(shapely.to_wkb(both[0])) == set(shapely.to_wkb(both[1]))
+
+
+def test_a_file_without_crs_works(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        write(path, pixels("#.#"), crs=None, transform=Affine.identity(), layout={"driver": "PNG"})
+    found = polygonize(path)
+    assert found.crs is None
+    assert found.area_m2.tolist() == [1.0, 1.0]
+
+
+def test_what_is_not_a_mask_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match=r"a mask must exist: there is no .*none\.tif"):
+        polygonize(tmp_path / "none.tif")
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(SceneError, match=r"a mask must be a raster that GDAL opens; .*text\.tif"):
+        polygonize(tmp_path / "text.tif")
+    with pytest.raises(SceneError, match="one uint8 band"):
+        polygonize(write(tmp_path / "float.tif", np.zeros((2, 2), np.float32)))
+    path = write(tmp_path / "cut.tif", np.ones((400, 400), np.uint8))
+    path.write_bytes(path.read_bytes()[:50_000])
+    with pytest.raises(SceneError, match="cannot be read"):
+        polygonize(path)
 
 
 def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
@@ -17,11 +16,8 @@ from hypothesis.extra import numpy as hnp
 from rasterio.features import shapes
 
 from geounet import vectors
-from geounet.errors import ConfigError, SceneError
-from geounet.vectors import Polygonizer, polygonize, polygonize_rows
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from geounet.errors import ConfigError
+from geounet.vectors import Polygonizer, polygonize_rows
 
 UTM = Affine(10, 0, 399960, 0, -10, 4700040)
 COS, SIN = np.cos(np.radians(31)).item(), np.sin(np.radians(31)).item()
@@ -431,54 +427,3 @@ def test_a_raster_that_reaches_beyond_the_earth_is_measured_by_geodesics() -> No
     (same,) = inner.to_frame(Affine(1000, 0, 13e6, 0, -1000, 5.72e6), sphere).itertuples()
     assert found.area_m2 == pytest.approx(same.area_m2, rel=1e-4)
     assert found.perimeter_m == pytest.approx(same.perimeter_m, rel=1e-4)
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def make_mask_file(path: Path, mask: np.ndarray, **profile: object) -> Path:
-    given = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32631", "transform": UTM}
-    given |= {"height": mask.shape[0], "width": mask.shape[1]} | profile
-    with rasterio.open(path, "w", **given) as file:
-        file.write(mask, 1)
-    return path
-
-
-@pytest.mark.parametrize("transform", [UTM, ROTATED])
-@pytest.mark.parametrize("tiled", [True, False])
-def test_polygons_of_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transform: Affine, tiled: bool
-) -> None:
-    monkeypatch.setattr(vectors, "_STRIP_PIXELS", 100 * 40)
-    mask = (np.random.default_rng(2).random((130, 100)) < 0.6).astype(np.uint8)
-    layout = {"tiled": True, "blockxsize": 32, "blockysize": 32} if tiled else {"blockysize": 130}
-    path = make_mask_file(tmp_path / "mask.tif", mask, transform=transform, nodata=255, **layout)
-    frame = polygonize(path)
-    assert frame.crs == pyproj.CRS("EPSG:32631")
-    assert list(frame.columns) == COLUMNS
-    assert as_set(frame.geometry.to_numpy()) == as_set(reference(mask, transform=transform))
-
-
-def test_a_file_without_crs_works(tmp_path: Path) -> None:
-    path = tmp_path / "mask.png"
-    mask = pixels("#.#")
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
-        make_mask_file(path, mask, driver="PNG", crs=None, transform=Affine.identity())
-    frame = polygonize(path)
-    assert frame.crs is None
-    assert frame.area_m2.tolist() == [1.0, 1.0]
-
-
-def test_what_is_not_a_mask_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SceneError, match=r"a mask must exist: there is no .*none\.tif"):
-        polygonize(tmp_path / "none.tif")
-    (tmp_path / "text.tif").write_text("no raster")
-    with pytest.raises(SceneError, match=r"a mask must be a raster that GDAL opens; .*text\.tif"):
-        polygonize(tmp_path / "text.tif")
-    path = make_mask_file(tmp_path / "float.tif", np.zeros((2, 2)), dtype="float32")
-    with pytest.raises(SceneError, match="one uint8 band"):
-        polygonize(path)
-    path = make_mask_file(tmp_path / "cut.tif", np.ones((400, 400), np.uint8))
-    path.write_bytes(path.read_bytes()[:50_000])
-    with pytest.raises(SceneError, match="cannot be read"):
-        polygonize(path)
