@@ -552,7 +552,7 @@ def _faults(
         for values in (said.scale, said.offset)
     )
     values = samples * scale + offset
-    impossible = _impossible(values)
+    impossible = _unnoticed_nodata(values, samples) or _impossible(values)
     if impossible.certain:
         return impossible
     if values.shape[1] < _LEAST_PIXELS:
@@ -568,6 +568,18 @@ def _faults(
     if evidence.is_of("landsat", "hls", "planetscope", "naip") or float(offset.max()) >= 0.05:
         return _Faults()
     return _offset_left_in(floors)
+
+
+def _unnoticed_nodata(values: NDArray[Any], samples: NDArray[Any]) -> _Faults | None:
+    """One number in all bands that is far below zero, like -9999, means that nothing was seen."""
+    alike = (samples == samples[0]).all(axis=0) & (values < -0.5).all(axis=0)
+    if not alike.any():
+        return None
+    number = f"{samples[0][alike][0]:g}"
+    said = f"{alike.mean():.2%} of the pixels that were looked at are {number} in every band"
+    return _Faults(
+        impossible=(said,), advice=f"If nothing was observed there give --nodata {number}."
+    )
 
 
 def _impossible(values: NDArray[Any]) -> _Faults:

@@ -389,6 +389,23 @@ def test_what_was_told_and_cannot_be_reflectance_is_refused(told):
         _looked(_pixels("lake"), told=told)
 
 
+@pytest.mark.parametrize(
+    ("fill", "dtype", "told"),
+    [(-9999, "int16", ()), (-32768, "int16", {"scale": 1e-4, "offset": 0.0}), (-1, "float32", ())],
+)
+@pytest.mark.parametrize("share", [0.01, 0.9])
+def test_nodata_that_nobody_told_is_refused(fill, dtype, told, share):
+    """A network would find land or water there."""
+    samples = _pixels("lake", dtype=dtype)
+    samples[:, : int(share * 2000)] = fill
+    with pytest.raises(SceneError, match=rf"{100 * share:.2f}% of .* are {fill} .*--nodata {fill}"):
+        _looked(samples, dtype=dtype, told=told)
+    samples[:, : int(share * 2000)] = -0.4 if dtype == "float32" else -4000  # dark, wherever from
+    samples[0, : int(share * 2000)] = fill
+    if share < 0.5:
+        assert _looked(samples, dtype=dtype, told=told)
+
+
 def test_whole_numbers_in_floating_point_are_the_sensors_integers():
     """Told apart with evidence alone: a sensor whose products hold them, and whole numbers."""
     whole = _pixels("lake").astype(np.float32)
