@@ -31,6 +31,7 @@ import torch
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from models import Ratio, ratio_model
 from rio_cogeo.cogeo import cog_validate
 from shapely import make_valid
 from shapely.geometry import shape as to_shape
@@ -42,29 +43,15 @@ from geounet import scene as scene_module
 from geounet.blending import StripBlender
 from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
-from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
+from geounet.model import InputBand, Normalisation
 from geounet.pipeline import RunConfig, predict_mask, predict_strips, prepare, run
 from geounet.scene import SceneReader, Tile, open_scene
-from geounet.segmenter import Segmenter
 from geounet.staging import check_free
 
 BANDS = tuple(
     InputBand(name=own, common_name=name, required=name != "swir16")
     for own, name in [("B03", "green"), ("B04", "red"), ("B08", "nir"), ("B11", "swir16")]
 )
-
-
-class Ratio(nn.Module):
-    """Logits (0, ln green - ln nir); counts the windows that it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.windows = 0
-
-    def forward(self, x):
-        self.windows += len(x)
-        ratio = x[:, :1] - x[:, 2:3]
-        return torch.cat([torch.zeros_like(ratio), ratio], dim=1)
 
 
 class Counted(Ratio):
@@ -101,19 +88,14 @@ class Blur(nn.Module):
 
 def _model(body=None, **spec):
     base = {
-        "name": "ratio",
         "version": "1",
-        "architecture": Architecture(),
         "bands": BANDS,
-        "classes": ("land", "water"),
         "normalisation": Normalisation(floor=1e-6, mean=(0.0,) * 4, std=(1.0,) * 4),
         "tile": 32,
         "overlap": 8,
-        "tile_multiple": 1,
         "licence": "CC0",
     }
-    made = ModelSpec(**(base | spec))
-    return Model(made, Segmenter(body or Ratio(), made.normalisation).eval(), "test")
+    return ratio_model(body, **(base | spec))
 
 
 @pytest.fixture

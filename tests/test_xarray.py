@@ -1,43 +1,21 @@
 import dask.array as da
 import numpy as np
 import pytest
-import torch
 import xarray as xr
-from torch import nn
+from models import ratio_model
 
 import geounet.xarray  # noqa: F401 - registers the accessor
 from geounet.arrays import segment
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation
-from geounet.segmenter import Segmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
 GRN = ("green", "red", "nir")
 
 
-class Ratio(nn.Module):
-    """Logits (0, ln green - ln nir)."""
-
-    def forward(self, x):
-        ratio = x[:, :1] - x[:, 2:3]
-        return torch.cat([torch.zeros_like(ratio), ratio], dim=1)
-
-
 @pytest.fixture
 def model():
-    bands = tuple(InputBand(name=name, common_name=name, required=True) for name in GRN)
-    spec = ModelSpec(
-        name="ratio",
-        architecture=Architecture(),
-        bands=bands,
-        classes=("land", "water"),
-        normalisation=Normalisation(floor=1e-6, mean=(0.0,) * 3, std=(1.0,) * 3),
-        tile=16,
-        overlap=4,
-        tile_multiple=1,
-    )
-    return Model(spec, Segmenter(Ratio(), spec.normalisation).eval(), "test")
+    return ratio_model()
 
 
 def _numbers(seed=1, height=70, width=40):
