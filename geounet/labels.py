@@ -74,6 +74,13 @@ class LabelRules:
             return (self.classes.index(name),)
         return tuple(self.values.get(name, ()))
 
+    @property
+    def unknown(self) -> frozenset[int | str]:
+        """What is read as unknown: what is ignored, and classes that are told but not asked for."""
+        told = self.values or {}
+        others = [name for name in told if name not in self.classes]
+        return frozenset(("unknown", *self.ignored, *others, *(v for n in others for v in told[n])))
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -268,7 +275,8 @@ class RasterLabels:
             except RasterioError as error:
                 raise SceneError(f"a label must be readable: {self.path}: {error}.") from error
         labels = np.full(values.shape, UNKNOWN, np.uint8)
-        known = np.isin(values, self.rules.ignored) | np.isnan(values)
+        ignored = [value for value in self.rules.unknown if isinstance(value, int)]
+        known = np.isin(values, ignored) | np.isnan(values)
         if self.nodata is not None:
             known |= values == self.nodata
         for index, name in enumerate(self.rules.classes):
@@ -412,7 +420,7 @@ def _polygon_codes(
 ) -> NDArray[np.uint8]:
     if "class" not in frame:
         return np.full(len(frame), rules.classes.index("water"), np.uint8)
-    meaning: dict[Any, int] = dict.fromkeys(rules.ignored, UNKNOWN) | {"unknown": UNKNOWN}
+    meaning: dict[Any, int] = dict.fromkeys(rules.unknown, UNKNOWN)
     for index, name in enumerate(rules.classes):
         meaning |= {name: index} | dict.fromkeys(rules.of(name), index)
     strange = [value for value in frame["class"] if value not in meaning]

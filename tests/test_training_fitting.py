@@ -400,6 +400,22 @@ def test_reflectance_is_what_the_pixels_bear_out(tmp_path):
         gathering.gather(config(tmp_path, scale=1e-4))
 
 
+def test_a_class_that_the_model_lacks_is_unknown(tmp_path):
+    made(tmp_path / "scenes")
+    path = tmp_path / "scenes" / "a.label.tif"
+    with rasterio.open(path, "r+") as file:
+        label = file.read(1)
+        label[:, :9] = 2
+        file.write(label, 1)
+    (scene,) = gathering.gather(config(tmp_path, valid_share=0)).train
+    sets = np.array([1, 2, 0])[label]  # land, water, nothing known
+    np.testing.assert_array_equal(scene.source.read(0, 0, 96, 80)[1], sets)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.where(label == 2, 3, label), 1)
+    with pytest.raises(SceneError, match="holds 3"):
+        gathering.gather(config(tmp_path))
+
+
 def test_starting_from_a_model(tmp_path):
     made(tmp_path / "scenes")
     first = train(config(tmp_path, steps=20, validate_every=20))

@@ -249,6 +249,10 @@ def test_polygon_classes_may_be_values(tmp_path):
     rules = LabelRules(values={"land": (5,), "water": (3,)})
     burned = open_labels(found, rules).read(Window(0, 0, 40, 50))
     assert (burned[10, 10], burned[35, 33], burned[2, 48]) == (1, 0, 255)
+    found = polygons(tmp_path, BLOBS, ["water", "water", "obscured", "water"])
+    rules = LabelRules(classes=("land", "water"), values={"water": (1,), "obscured": (2,)})
+    burned = open_labels(found, rules).read(Window(0, 0, 40, 50))
+    assert (burned[10, 10], burned[35, 33]) == (1, 255)  # told, but no class of the model
 
 
 @pytest.mark.parametrize(
