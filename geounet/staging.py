@@ -62,6 +62,21 @@ def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
             f"an output may not exist unless it is to be replaced: {', '.join(there)}. "
             f"Give --overwrite, or another --output or --name."
         )
+    _refuse_in_use(outputs.values())
+
+
+def _refuse_in_use(outputs: Iterable[Path]) -> None:
+    """Refuse to replace a GeoPackage that a program has open for changes.
+
+    SQLite keeps these in a file beside it, and would put them into the new one.
+    """
+    logs = [path.with_name(path.name + end) for path in outputs for end in ("-wal", "-journal")]
+    if there := [str(log) for log in logs if os.path.lexists(log)]:
+        raise OutputError(
+            f"an output may not be open elsewhere; a program has changes of it in "
+            f"{', '.join(there)}. Close it there (if none has it open, remove these), or choose "
+            f"another --output or --name."
+        )
 
 
 @contextmanager
@@ -73,7 +88,8 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
             and gone again, with those above it that were made, where nothing came to lie in it.
 
     Raises:
-        OutputError: the folder cannot be made or written to, or an output not be replaced.
+        OutputError: the folder cannot be made or written to, or an output not be replaced, as where
+            a program has it open.
     """
     folder = next(iter(outputs.values())).parent
     made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
@@ -86,6 +102,7 @@ def staged(outputs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     try:
         drafts = {kind: stage / path.name for kind, path in outputs.items()}
         yield drafts
+        _refuse_in_use(outputs.values())
         for kind, path in outputs.items():
             _rename(drafts[kind], path)
     except OutputError as error:  # of a draft: whoever reads it knows the outputs' folder alone

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +60,25 @@ def test_outputs_stay_with_the_folders_made_for_them(tmp_path: Path) -> None:
         drafts["mask"].write_bytes(b"whole")
     assert mask.read_bytes() == b"whole"
     assert [path.name for path in mask.parent.iterdir()] == ["a.tif"]
+
+
+def test_a_geopackage_that_a_program_has_open_is_not_replaced(tmp_path: Path) -> None:
+    """SQLite would put what it has in its log into the new file."""
+    path = tmp_path / "a.gpkg"
+    with closing(sqlite3.connect(path)) as program:
+        program.execute("PRAGMA journal_mode = WAL")
+        program.execute("CREATE TABLE edited (x)")
+        with pytest.raises(OutputError, match=r"open elsewhere; .*a\.gpkg-wal\. Close it"):
+            check_free({"polygons": path}, overwrite=True)
+        before = path.read_bytes()
+        with (
+            pytest.raises(OutputError, match="open elsewhere"),
+            staged({"mask": tmp_path / "a.tif", "polygons": path}) as drafts,
+        ):
+            drafts["polygons"].write_bytes(b"new")
+        assert (path.read_bytes(), (tmp_path / "a.tif").exists()) == (before, False)
+    check_free({"polygons": path}, overwrite=True)
+    check_free({"polygons": tmp_path / ("x" * 250 + ".gpkg")[-255:]})
 
 
 def test_a_name_that_no_disk_takes_is_one_clear_error(tmp_path: Path) -> None:
