@@ -1,13 +1,11 @@
 import csv
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
 import sys
 import warnings
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from disks import little_space
 from matplotlib import image
 
 import geounet
@@ -471,8 +470,13 @@ def test_settings_that_do_not_fit_the_data(tmp_path, options, message):
 def test_scenes_without_labelled_pixels(tmp_path):
     made(tmp_path / "scenes", "a")
     made(tmp_path / "scenes", "b", label=255)
-    with pytest.raises(ConfigError, match="b has none"):
+    with pytest.raises(ConfigError, match=r"b \(rows 0 to 96, to learn\) has none"):
         train(config(tmp_path, valid_share=0))
+    (tmp_path / "kept").mkdir()
+    for path in (tmp_path / "scenes").glob("b.*"):
+        path.rename(tmp_path / "kept" / path.name)
+    with pytest.raises(ConfigError, match=r"b \(rows 0 to 96, to validate on\) has none"):
+        train(config(tmp_path, valid=[tmp_path / "kept"]))
 
 
 def test_normalisation_counts_every_site_alike():
@@ -548,16 +552,6 @@ def test_a_folder_of_tensorboards_that_cannot_be_made(tmp_path):
     (tmp_path / "run" / "tensorboard").write_text("a file")
     with pytest.raises(OutputError, match=r"outputs must be writable: .*tensorboard"):
         train(config(tmp_path))
-
-
-@contextmanager
-def little_space(size):
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):

@@ -1,12 +1,11 @@
 import copy
-import resource
 import threading
-from contextlib import contextmanager
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.multiprocessing as mp
+from disks import little_space
 from torch import distributed, nn
 
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
@@ -288,16 +287,6 @@ def test_a_file_that_is_no_checkpoint_or_of_other_code(tmp_path):
     torch.save({"epoch": 3}, path)
     with pytest.raises(ModelError, match="other code"):
         trainer().resume(path)
-
-
-@contextmanager
-def little_space(size):
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):

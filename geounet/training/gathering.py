@@ -64,21 +64,23 @@ def gather(config: TrainConfig) -> Data:
     parts = _split(config, pairs, valid, sites)
     sources = [(p, _source(config, spec, p.pair, p.area)) for p in parts]
     _hold([source for _, source in sources], config.memory_mb << 20)
-    learned = [(p, source) for p, source in sources if not p.valid]
-    surveys = [survey(source, len(spec.classes), 1e-3) for _, source in learned]
-    _check_classes(config, spec, learned, surveys)
+    surveyed = [(p, source, survey(source, len(spec.classes), 1e-3)) for p, source in sources]
+    _check_labelled(surveyed)
+    learned = [(p, source, found) for p, source, found in surveyed if not p.valid]
+    surveys = [found for *_, found in learned]
+    _check_classes(config, spec, surveys)
     if config.start is None:
-        normalisation = _normalisation(spec, [p.site for p, _ in learned], surveys)
+        normalisation = _normalisation(spec, [p.site for p, *_ in learned], surveys)
         spec = spec.model_copy(update={"normalisation": normalisation})
     scenes = tuple(
         LabelledScene(p.pair.name, p.site, source, _present(spec, p.pair), anchors=found.anchors)
-        for (p, source), found in zip(learned, surveys, strict=True)
+        for p, source, found in learned
     )
     return Data(
         spec,
         scenes,
         tuple((p.pair.name, s, _present(spec, p.pair)) for p, s in sources if p.valid),
-        _steps(config, [source for _, source in learned]),
+        _steps(config, [source for _, source, _ in learned]),
         tuple(sorted({scene.name for scene in scenes})),
     )
 
@@ -288,18 +290,21 @@ def _geometry(config: TrainConfig) -> Geometry:
     return unet_geometry(depth, padded=options.get("padded", False), up=up)
 
 
-def _check_classes(
-    config: TrainConfig,
-    spec: ModelSpec,
-    learned: Sequence[tuple[_Part, SceneSource]],
-    found: Sequence[Survey],
-) -> None:
-    empty = [p.pair.name for (p, _), s in zip(learned, found, strict=True) if not s.counts.any()]
+def _check_labelled(surveyed: Sequence[tuple[_Part, SceneSource, Survey]]) -> None:
+    empty = [
+        f"{part.pair.name} (rows {part.area.row} to {part.area.row + part.area.height}, "
+        f"to {'validate on' if part.valid else 'learn'})"
+        for part, _, found in surveyed
+        if not found.counts.any()
+    ]
     if empty:
         raise ConfigError(
-            f"a training scene needs labelled pixels where it was observed; {', '.join(empty)} "
+            f"a scene needs labelled pixels where it was observed; {', '.join(empty)} "
             f"{'has' if len(empty) == 1 else 'have'} none. Leave out what has no labels."
         )
+
+
+def _check_classes(config: TrainConfig, spec: ModelSpec, found: Sequence[Survey]) -> None:
     total = sum((s.counts for s in found), np.zeros(len(spec.classes), np.int64))
     never = [name for name, n in zip(spec.classes, total, strict=True) if n == 0]
     if never and config.start is not None:
