@@ -56,7 +56,7 @@ from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.scene import Grid
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
-from geounet.vector_files import save
+from geounet.vector_files import check_format, save
 from geounet.vectors import Polygonizer, along, coverage, pyproj_crs, stretches
 
 if TYPE_CHECKING:
@@ -404,7 +404,7 @@ def change(
     folder = Path(output)
     outputs = {"change": folder / "change.tif", "polygons": folder / f"change.{format}"}
     shaping = Shaping(min_area=min_area, simplify=simplify, smooth=smooth)
-    _check_polygons(grid, format)
+    check_format(outputs["polygons"], format, grid.crs)
     check_free(outputs, overwrite=overwrite)
     first = _place(before, grid, grid)
     tally = _Tally(grid, CHANGES)
@@ -445,16 +445,6 @@ def _reaches(own: Grid, grid: Grid) -> bool:
         return False
     shape = shapely.make_valid(shapely.Polygon(frame))
     return bool(shapely.intersection(shape, shapely.box(0, 0, grid.width, grid.height)).area > 0)
-
-
-def _check_polygons(grid: Grid, kind: str) -> None:
-    """Refuse what would fail only once the polygons are written."""
-    if kind not in ("gpkg", "parquet", "fgb", "geojson"):
-        raise ConfigError(f"the polygons' format is gpkg, parquet, fgb or geojson; got {kind!r}.")
-    if kind == "geojson" and grid.crs is None:
-        raise ConfigError(
-            "GeoJSON is in WGS 84 (RFC 7946) and the masks have no CRS. Use gpkg, parquet or fgb."
-        )
 
 
 def _read_full(placed: _Placed, rows: tuple[int, int]) -> Bytes:
@@ -654,9 +644,9 @@ def mosaic(
     shaping = shaping or Shaping()
     grids = [_mask_grid(path) for path in masks]
     grid = _mosaic_grid(masks, grids, crs)
-    _check_polygons(grid, format)
     check_crs(to_crs, grid.crs)
     outputs = _mosaic_outputs(Path(output), format, probability=probability, shoreline=shoreline)
+    check_format(outputs["polygons"], format, grid.crs)
     check_free(outputs, overwrite=overwrite)
     layers = _layers(masks, grids, grid, needed=probability or shaping.edges == "contour")
     sure = layers[0].probability is not None

@@ -34,7 +34,7 @@ from geounet.scene import Grid, Scene, open_scene
 from geounet.staging import check_free, staged
 from geounet.tiling import Window, WindowPlan
 from geounet.timing import Clock, Progress
-from geounet.vector_files import save
+from geounet.vector_files import check_format, save
 
 if TYPE_CHECKING:
     import os
@@ -375,13 +375,9 @@ def fit(scene: Scene, model: Model, config: RunConfig, *, look: bool = True) -> 
     inputs = match_bands(model.spec, scene.bands, scene.radiometry)
     plan = _plan(scene.grid, model, config)
     config.shaping()
-    outlined = config.polygons or config.shoreline
-    check_crs(config.to_crs if outlined else None, scene.grid.crs)
-    if outlined and config.format == "geojson" and scene.grid.crs is None:
-        raise ConfigError(
-            f"GeoJSON is in WGS 84 (RFC 7946) and {scene.uri} has no CRS. "
-            f"Use --format gpkg, parquet or fgb."
-        )
+    if config.polygons or config.shoreline:
+        check_crs(config.to_crs, scene.grid.crs)
+        check_format(config.output, config.format, scene.grid.crs)
     if look:
         _warn_of_pixel_size(scene, model.spec)
         scene = scene.checked(inputs.read)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GeoParquetWriter",
+    "check_format",
     "check_writable",
     "densified",
     "in_crs",
@@ -136,14 +137,9 @@ def save(
         ConfigError: As `write_polygons`.
         OutputError: As `write_polygons`.
     """
-    kind = _format(path, name)
     check_writable(path, name, overwrite=overwrite)
     pieces = _Pieces(frames)
-    if kind == "geojson" and pieces.first.crs is None:
-        raise ConfigError(
-            f"GeoJSON is in WGS 84 (RFC 7946) and these {layer} have no CRS; "
-            "give the scene one, or write gpkg, parquet or fgb."
-        )
+    kind = check_format(path, name, pieces.first.crs)
     with staged({layer: path}) as drafts:
         draft = drafts[layer].with_name(f"{layer}.{kind}")
         try:
@@ -172,6 +168,21 @@ def check_writable(path: Path, name: Format | None, *, overwrite: bool) -> None:
         raise OutputError(f"the output {path} exists; name another one or allow overwriting.")
     if not path.parent.is_dir():
         raise OutputError(f"the output's folder must exist; there is no {path.parent}.")
+
+
+def check_format(path: Path, name: Format | None, crs: object) -> Format:
+    """The format of a file by its name, or else by its suffix.
+
+    Raises:
+        ConfigError: If it is unknown, or GeoJSON without a CRS.
+    """
+    kind = _format(path, name)
+    if kind == "geojson" and not crs:
+        raise ConfigError(
+            "GeoJSON is in WGS 84 (RFC 7946) and what would be written has no CRS. "
+            "Give it one, or use gpkg, parquet or fgb."
+        )
+    return kind
 
 
 def _format(path: Path, name: str | None) -> Format:
