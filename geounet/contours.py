@@ -46,11 +46,9 @@ from geounet.vectors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pyproj
 
-__all__ = ["ContourPolygons", "Contourer", "Shorelines", "contour_rows", "level_of", "stretched"]
+__all__ = ["ContourPolygons", "Contourer", "Shorelines", "level_of", "stretched"]
 
 Bools: TypeAlias = NDArray[np.bool_]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -391,23 +389,6 @@ class Contourer:
         vertices = self._gathered.whole()
         self._gathered = _Gathered(self._width + 2)
         return _assemble(vertices, (self._rows, self._width))
-
-
-def contour_rows(strips: Iterable[Bytes], width: int, *, threshold: float = 0.5) -> ContourPolygons:
-    """Polygons of a water probability given as strips of rows, top to bottom.
-
-    Args:
-        strips: Arrays uint8[n, width], probability in steps of 1/250, 255 not observed.
-        width: Pixels in a row.
-        threshold: Least probability of water.
-
-    Raises:
-        ConfigError: If a parameter or a strip's shape or type breaks its rule.
-    """
-    contourer = Contourer(width, threshold=threshold)
-    for strip in strips:
-        contourer.add(strip)
-    return contourer.finish()
 
 
 # -- segments become rings -------------------------------------------------------------------------
@@ -830,11 +811,9 @@ class ContourPolygons:
         return np.add.reduceat(per_ring, self.polygon_offsets[:-1])
 
     def select(self, keep: Bools) -> ContourPolygons:
-        """The polygons where `keep` (bool[polygons]) is True."""
+        """The polygons where `keep` (bool[polygons]) is True, without `feature_of`."""
         ring = np.repeat(keep, np.diff(self.polygon_offsets))
         vertex = np.repeat(ring, np.diff(self.ring_offsets))
-        number = np.cumsum(keep) - 1
-        run = keep[self._run_polygon]
         return replace(
             self,
             vertices=self.vertices[vertex],
@@ -844,8 +823,8 @@ class ContourPolygons:
             polygon_offsets=kept_offsets(self.polygon_offsets, keep),
             touches_edge=self.touches_edge[keep],
             touches_unobserved=self.touches_unobserved[keep],
-            _run_start=self._run_start[run],
-            _run_polygon=number[self._run_polygon[run]],
+            _run_start=self._run_start[:0],
+            _run_polygon=self._run_polygon[:0],
         )
 
     def part(self, some: slice) -> ContourPolygons:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geounet import contours, vectors
-from geounet.contours import Contourer, ContourPolygons, contour_rows, level_of, stretched
+from geounet.contours import Contourer, ContourPolygons, level_of, stretched
 from geounet.errors import ConfigError
 from geounet.vectors import polygonize_rows
 
@@ -33,7 +33,10 @@ def strips(field: np.ndarray, height: int) -> list[np.ndarray]:
 
 
 def found(field: np.ndarray, height: int = 99) -> ContourPolygons:
-    return contour_rows(strips(field, height), field.shape[1])
+    contourer = Contourer(field.shape[1])
+    for rows in strips(field, height):
+        contourer.add(rows)
+    return contourer.finish()
 
 
 def pixel_edges(field: np.ndarray) -> ContourPolygons:
