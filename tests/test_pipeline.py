@@ -1064,7 +1064,7 @@ def test_scores_that_are_no_numbers_are_refused(make_water):
             return x[:, :2] / 0 * 0
 
     with pytest.raises(ModelError, match="ratio gave NaN or infinity on cpu"):
-        predict_mask(open_scene(make_water(20, 20)[0]), _model(Broken()))
+        predict_mask(open_scene(make_water(20, 20)[0]), _model(Broken()), RunConfig(device="cpu"))
 
 
 def test_a_truncated_file_is_a_scene_error_and_leaves_nothing(
