@@ -74,6 +74,7 @@ __all__ = [
     "grid_of",
     "mosaic",
     "neighbour",
+    "on_turn",
 ]
 
 Bytes: TypeAlias = "NDArray[np.uint8]"
@@ -222,7 +223,18 @@ def _beside(own: Grid, crs: CRS | None, near: float) -> Grid:
     return replace(own, transform=moved)
 
 
-def _turn(crs: CRS) -> float:
+def on_turn(points: Floats, crs: CRS | pyproj.CRS, near: float | None) -> Floats:
+    """Points in degrees moved by whole turns: in one piece and, if wanted, beside a longitude."""
+    if not len(points) or not np.isfinite(points).all():
+        return points
+    turn = _turn(crs)
+    x = points[:, 0] - turn * np.round((points[:, 0] - points[0, 0]) / turn)
+    if near is not None:
+        x -= turn * np.round((x.mean() - near) / turn)
+    return np.stack([x, points[:, 1]], axis=1)
+
+
+def _turn(crs: CRS | pyproj.CRS) -> float:
     """A whole turn in the units of a geographic CRS."""
     known = cast("pyproj.CRS", pyproj_crs(crs))
     return 2 * math.pi / float(known.axis_info[0].unit_conversion_factor)
@@ -243,13 +255,7 @@ def _outline(own: Grid, crs: CRS | None, near: float | None = None) -> Floats:
     x = np.concatenate([side, np.ones_like(side), 1 - side, np.zeros_like(side)])
     points = np.stack([x * own.width, np.roll(x, len(side)) * own.height], axis=1)
     moved = _moved(along(own.transform, points), own.crs, crs)
-    if crs is None or not crs.is_geographic or not len(moved):
-        return moved
-    turn = _turn(crs)
-    moved[:, 0] -= turn * np.round((moved[:, 0] - moved[0, 0]) / turn)
-    if near is not None:
-        moved[:, 0] -= turn * np.round((moved[:, 0].mean() - near) / turn)
-    return moved
+    return on_turn(moved, crs, near) if crs is not None and crs.is_geographic else moved
 
 
 def _moved(points: Floats, source: CRS | None, target: CRS | None) -> Floats:

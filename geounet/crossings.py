@@ -31,7 +31,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geounet import remote
-from geounet.compare import check_codes, grid_of, neighbour
+from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
@@ -532,16 +532,7 @@ def _beside_lines(points: Floats, shores: gpd.GeoDataFrame) -> Floats:
     if shores.crs is None or not shores.crs.is_geographic or not len(shores):
         return points
     west, _, east, _ = shores.total_bounds
-    return _on_turn(points, shores.crs, (west + east) / 2)
-
-
-def _on_turn(points: Floats, crs: pyproj.CRS, near: float) -> Floats:
-    """Points moved by whole turns of longitude: in one piece, and beside a longitude."""
-    if not np.isfinite(points).all():
-        return points
-    turn = 2 * math.pi / crs.axis_info[0].unit_conversion_factor
-    x = points[:, 0] - turn * np.round((points[:, 0] - points[0, 0]) / turn)
-    return np.stack([x - turn * np.round((x.mean() - near) / turn), points[:, 1]], axis=1)
+    return on_turn(points, shores.crs, (west + east) / 2)
 
 
 def _nothing(path: _Path) -> _Meeting:
@@ -582,7 +573,7 @@ def _meet_raster(
         for path in paths:
             points = move(path.points)
             if own is not None and own.is_geographic:
-                points = _on_turn(points, own, float(middle))
+                points = on_turn(points, own, float(middle))
             pixels = along(~raster.transform, points)
             inside = np.isfinite(pixels).all()
             meetings.append(meet(reader, path, pixels) if inside else _nothing(path))

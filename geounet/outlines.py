@@ -466,8 +466,8 @@ class Outliner:
         all polygons at once: then there is one part.
 
         Shorelines follow the level of the probability if there is one, else pixel edges. Those of
-        water below the minimum area are left out; no other clean-up, smoothing included, touches
-        them.
+        water below the minimum area are left out, where pixels that touch at a corner only are
+        apart; no other clean-up, smoothing included, touches them.
 
         Args:
             transform: From (column, row) to coordinates of the CRS; may rotate and shear.
