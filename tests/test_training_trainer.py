@@ -192,6 +192,12 @@ def test_it_stops_early_and_keeps_the_best():
     assert len(best) == 2
 
 
+def test_reports_come_in_steps_and_with_each_validation():
+    seen = []
+    trainer(10, report_every=4, validate_every=3).run(lambda at: seen.append(at.step))
+    assert seen == [3, 4, 6, 8, 9, 10]
+
+
 def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights():
     seen = []
 

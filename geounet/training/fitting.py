@@ -336,7 +336,7 @@ def _loop_config(config: TrainConfig, data: Data) -> LoopConfig:
         accumulate=optimiser.accumulate,
         seed=config.seed,
         mixed=config.mixed,
-        report_every=max(n for n in range(1, min(every, 20) + 1) if every % n == 0),
+        report_every=min(every, 20),
         save_every=every,
         validate_every=every,
         patience=config.patience,

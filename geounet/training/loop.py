@@ -71,6 +71,7 @@ class LoopConfig:
     """Half precision where the device is the faster for it (`half_type`); weights and their average
     stay float32."""
     report_every: int = 50
+    """Steps between reports; each validation is reported too."""
     save_every: int = 500
     validate_every: int = 500
     patience: int | None = None
@@ -168,10 +169,11 @@ class Trainer:
             self.step += 1
             self._seconds = time.monotonic() - began
             over = _agree(self._fraction(), self.device) >= 1
-            if over or self.step % self.config.validate_every == 0:
+            judged = over or self.step % self.config.validate_every == 0
+            if judged:
                 self._judge()
             over |= self.stopped
-            if over or self.step % self.config.report_every == 0:
+            if judged or self.step % self.config.report_every == 0:
                 mean = sum(losses) / len(losses)
                 losses.clear()
                 if on_progress:
