@@ -186,7 +186,16 @@ _ALIASES = {
     "rededge2": "rededge075",
     "rededge3": "rededge078",
     "rededge": "rededge071",
+    "re1": "rededge071",
+    "re2": "rededge075",
+    "re3": "rededge078",
+    "vegetationrededge1": "rededge071",
+    "vegetationrededge2": "rededge075",
+    "vegetationrededge3": "rededge078",
     "nirnarrow": "nir08",
+    "narrownir": "nir08",
+    "watervapour": "nir09",
+    "watervapor": "nir09",
     "nearinfrared": "nir",
     "nir1": "nir",
     "swir1": "swir16",
@@ -589,7 +598,8 @@ def _in_order(count: int, texts: Sequence[str | None], sensor: str | None) -> tu
         SceneError: there is none for so many, or what the bands are called is another.
     """
     order = _order(count, sensor)
-    if order is not None and not all(map(_may_be_called, order, texts)):
+    own = [text if texts.count(text) == 1 else None for text in texts]  # a file's name tells none
+    if order is not None and not all(map(_may_be_called, order, own)):
         order = None
     if order is None and count == 1:
         raise SceneError(

@@ -121,6 +121,11 @@ def test_a_band_is_what_its_sensor_means_by_it(name, sensor, expected):
          ("coastal", "blue", "green05", "green", "yellow", "red", "rededge071", "nir")),
         (4, (), None, "naip", ("red", "green", "blue", "nir")),
         (4, ("Red", "Green", "Blue", "NIR"), None, None, ("red", "green", "blue", "nir")),
+        # what is said of several bands tells none apart
+        (12, ("stack.tif",) * 12, None, None, L2A),
+        (12, ("Coastal aerosol", "Blue", "Green", "Red", "Vegetation Red Edge 1", "RE2",
+              "Red Edge 3", "NIR", "Narrow NIR", "Water vapour", "SWIR 1", "SWIR 2"),
+         None, None, L2A),
         # what the user told wins over all, as the sensor means it
         (3, (), ("B3", "B4", "B5"), "landsat-8", ("green", "red", "nir08")),
         (3, (), ("B3", "B8A", "nir"), "landsat-8", ("green", "nir08", "nir")),
