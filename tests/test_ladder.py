@@ -212,6 +212,7 @@ def _raised(work):
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (RuntimeError("Exception from src/inference: std::bad_alloc"), True),
         (RuntimeError("can't start new thread"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (_raised(lambda: torch.ones(2) @ torch.ones(3)), False),
         (OSError("cannot allocate memory"), False),
@@ -255,7 +256,9 @@ def test_the_card_that_is_meant_is_asked_for_its_memory(device, monkeypatch):
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda: ({"cuda": 7, "cuda:1": 8}[meant[-1]], 9)
     )
-    assert ladder_module._free_on(device) == (8 if device == "cuda:1" else 7)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 20)
+    assert ladder_module._free_on(device) == 30 + (8 if device == "cuda:1" else 7)
 
 
 OUT_OF_MEMORY = """

@@ -39,7 +39,7 @@ __all__ = ["Ladder", "is_out_of_memory", "open_ladder", "suited_batch"]
 _LOG = logging.getLogger("geounet")
 _WORDS = re.compile(
     "out of memory|can't allocate memory|cannot allocate memory|bad.?alloc|alloc_failed"
-    "|can't start new thread",
+    "|can't start new thread|unable to find (an engine|a valid cudnn algorithm)",
     re.IGNORECASE,
 )
 _BYTES_PER_PIXEL = 4096
@@ -51,7 +51,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: Python's, torch's of any device, OpenVINO's.
 
     torch has a type for it on CUDA only; from a CPU allocator, cuBLAS and OpenVINO it comes as a
-    RuntimeError, known by its words.
+    RuntimeError, known by its words. cuDNN without room to work in says that it finds no engine.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -110,7 +110,8 @@ def _free_on(device: str) -> int | None:
 
     with torch.cuda.device(device):  # told to mem_get_info, PyTorch 2.4 refuses one without number
         free: int = torch.cuda.mem_get_info()[0]
-    return free
+        kept: int = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return free + kept  # what torch holds from runs before serves the next
 
 
 class Ladder:
