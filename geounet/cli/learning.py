@@ -26,7 +26,7 @@ from geounet.cli.show import console, print_json, print_table, progress_bar, say
 from geounet.errors import GeounetWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from geounet.evaluate import Evaluation
     from geounet.labels import LabelRules
@@ -296,9 +296,22 @@ def _print_evaluation(found: Evaluation) -> None:
         if score.score is None:
             typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)
     right = range(2, len(header))
-    print_table(header, rows, right=right, bold=lambda row: row[0] == found.methods[0])
+    print_table(header, rows, right=right, bold=_is_first(found))
     if "Kappa" not in header:
         typer.echo("A wider terminal, --json and --report show more columns.", err=True)
+    typer.echo()
+    judged = [name for name in found.methods if any(s.score for s in found.of(name))]
+    counts = [(name, found.confusion(name)) for name in judged]
+    print_table(
+        ("pixels of all scenes", "water found", "water missed", "land found", "false water"),
+        [(name, *(f"{n:,}" for n in (c.tp, c.fn, c.tn, c.fp))) for name, c in counts],
+        right=range(1, 5),
+        bold=_is_first(found),
+    )
+
+
+def _is_first(found: Evaluation) -> Callable[[Sequence[str]], bool]:
+    return lambda row: row[0] == found.methods[0]
 
 
 @app.command()
