@@ -176,22 +176,3 @@ def test_audit_of_nothing(call, tmp_path):
     assert call("audit", tmp_path)[0] == 2
     (tmp_path / "file").write_text("")
     assert call("audit", tmp_path, "--sheet", tmp_path / "file" / "sheet.png")[0] == 1
-
-
-def test_evaluate(call, folder):
-    """The table of figures, and the confusion matrix of each method below it."""
-    code, out, _ = call("evaluate", "default", folder / "scenes", "--report", folder / "e.html")
-    assert code == 0
-    figures, counts = out.split("\n\n")
-    assert [line.split("  ")[0] for line in figures.splitlines()[1:3]] == ["default", "NDWI > 0"]
-    header, *rows = [line.split("  ") for line in counts.splitlines()]
-    assert header[-1] == "false water"
-    assert [row[0] for row in rows] == ["default", "NDWI > 0"]  # no shortwave infrared, no MNDWI
-    with rasterio.open(folder / "scenes" / "a.label.tif") as label:
-        truth = label.read(1)
-    with rasterio.open(folder / "scenes" / "a.tif") as scene:
-        green, _, nir = scene.read().astype(float)
-    water = (green > nir) & (truth == 1)
-    ndwi = next(line for line in counts.splitlines() if line.startswith("NDWI"))
-    assert int(ndwi.split()[3].replace(",", "")) == water.sum()
-    assert "<html" in (folder / "e.html").read_text()

@@ -674,10 +674,24 @@ class TestCommand:
         page = tmp_path / "page.html"
         found = CliRunner().invoke(app, ["evaluate", model, str(folder), "--report", str(page)])
         assert found.exit_code == 0, found.output
-        lines = found.output.splitlines()
+        figures, counts = found.output.split("\n\n")
+        lines = figures.splitlines()
         assert [line.split()[0] for line in lines] == ["Method", "tiny", "NDWI", "MNDWI", "Otsu"]
         assert "1.000" in lines[3]
+        header, *rows = [line.split("  ") for line in counts.splitlines()]
+        assert header[1:] == ["water found", "water missed", "land found", "false water"]
+        assert [row[0].strip() for row in rows] == ["tiny", "NDWI > 0", "MNDWI > 0", "Otsu on MNDWI"]
+        with rasterio.open(folder / "a.label.tif") as label:
+            water = int(label.read(1).sum())
+        numbers = [int(cell.replace(",", "")) for cell in rows[2][1:] if cell.strip()]
+        assert numbers == [water, 0, 2000 - water, 0]
         assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+    def test_what_no_scene_has_the_bands_for_is_not_counted(self, model, tmp_path):
+        write_pair(tmp_path, "a", mask("w.", ".w"), bands=("B03", "B04", "B08"))
+        found = CliRunner().invoke(app, ["evaluate", model, str(tmp_path)])
+        assert found.exit_code == 0, found.output
+        assert "MNDWI" not in found.output.split("\n\n")[1]
 
     def test_json_with_patterns_of_a_single_scene(self, model, folder):
         pair = [str(folder / "a.tif"), "--label", str(folder / "a.label.tif")]
