@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
 
 def test_the_rate_rises_then_falls_to_a_hundredth():
     rates = []
-    make_trainer(40).run(lambda p: rates.append(p.rate))
+    make_trainer(50).run(lambda p: rates.append(p.rate))
     assert rates[0] < rates[4] == max(rates)
     assert rates[-1] < 0.02 * max(rates)
 
