@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino as ov
 import rasterio
 import torch
 
 from geounet.engines.openvino_engine import DIGEST_KEY, convert_network, has_bfloat16
+from geounet.engines.silent_openvino import ov
 from geounet.evaluate import confusion, restrict_bands
 from geounet.model import BFLOAT16_NOTE, compiled_path, load_model, match_bands, shipped_models
 from geounet.pipeline import RunConfig, predict_mask

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import openvino as ov
 import pytest
 import rasterio
 from batches import entries, make_scene, serial, tree, two_workers
@@ -17,6 +16,7 @@ from geounet.archive.strips import run_on, run_spread
 from geounet.archive.tasks import Task, classify, segment
 from geounet.engines import choice
 from geounet.engines.openvino_engine import DIGEST_KEY, convert_network
+from geounet.engines.silent_openvino import ov
 from geounet.errors import ConfigError, GeounetWarning
 from geounet.model import BFLOAT16_NOTE, compiled_path, load_model
 from geounet.pipeline import RunConfig, prepare, run_job

@@ -1,12 +1,12 @@
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ from geounet.engines.openvino_engine import (
     convert_network,
     has_bfloat16,
 )
+from geounet.engines.silent_openvino import ov
 from geounet.engines.threads import _told, told_threads, usual_threads
 from geounet.engines.torch_engine import TorchEngine
 from geounet.errors import ConfigError, ModelError
@@ -527,6 +528,26 @@ def test_torch_is_not_loaded_where_the_network_beside_the_model_serves(beside):
         "assert 'openvino' in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(beside)], check=True, timeout=120)
+
+
+def test_openvino_reports_nothing_and_forks_nothing(tmp_path):
+    """By itself it calls a server at each import and conversion, from a copy of the process."""
+    save_model(tmp_path / "m.safetensors", _model().spec, _model().network)
+    code = (
+        "import os, sys\n"
+        "forks = []\n"
+        "os.register_at_fork(before=lambda: forks.append(1))\n"
+        "from geounet.engines.openvino_engine import convert_network\n"
+        "from geounet.model import load_model\n"
+        "convert_network(load_model(sys.argv[1]))\n"
+        "assert not forks, len(forks)\n"
+        "assert 'openvino_telemetry' not in sys.modules"
+    )
+    outside_ci = {k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    command = [sys.executable, "-c", code, str(tmp_path / "m.safetensors")]
+    subprocess.run(command, check=True, timeout=120, env={**outside_ci, **home})
+    assert not (tmp_path / "intel").exists()
 
 
 def test_a_network_of_another_model_file_is_not_taken(beside):

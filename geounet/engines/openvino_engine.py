@@ -17,14 +17,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from geounet.deciding import decide
 from geounet.engines.base import not_numbers, padding
 from geounet.engines.keeping import keep
 from geounet.engines.normalising import normalise
 from geounet.engines.rewriting import lighten
+from geounet.engines.silent_openvino import ops, ov
 from geounet.engines.threads import usual_threads
 from geounet.errors import ModelError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from openvino import opset13 as ops
 
 from geounet.engines.kernels import LANES, enlarging_kernel, two_by_two_kernel
+from geounet.engines.silent_openvino import ops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
