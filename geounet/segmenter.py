@@ -95,6 +95,8 @@ def _build_smp(arch: Architecture, bands: int, classes: int) -> nn.Module:
 
     options = dict(arch.options)
     input_skip = options.pop("input_skip", False)
+    if arch.decoder.lower() == "dpt":  # its transformers else take windows of one size only
+        options.setdefault("dynamic_img_size", True)
     body: nn.Module = smp.create_model(
         arch=arch.decoder,
         encoder_name=arch.encoder,

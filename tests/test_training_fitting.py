@@ -219,6 +219,18 @@ def test_a_network_that_cannot_be_built_leaves_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("decoder", "encoder"), [("PAN", "resnet18"), ("DPT", "tu-vit_tiny_patch16_224")]
+)
+def test_decoders_that_take_not_every_window(tmp_path, decoder, encoder):
+    """The scene is smaller than the least window of the one, and no window of the other's."""
+    made(tmp_path / "scenes")
+    arch = {"decoder": decoder, "encoder": encoder}
+    result = train(config(tmp_path, architecture=arch, window=128, batch=2, steps=1))
+    run = geounet.run(tmp_path / "scenes" / "a.tif", output=tmp_path, model=str(result.model))
+    assert run.pixels["land"] + run.pixels["water"] == 96 * 80
+
+
 def test_a_batch_that_a_decoder_cannot_learn_from(tmp_path):
     """Its pooling leaves one pixel of one window: nothing to normalise a batch by."""
     made(tmp_path / "scenes")

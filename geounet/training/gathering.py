@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "gather"]
 
+_LEAST_SIDE = {"pan": 128}
+"""Pixels that a network needs at least: smaller windows vanish in PAN's pyramid of poolings."""
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -284,7 +287,8 @@ def _shared(scenes: Sequence[Scene]) -> tuple[str, ...]:
 def _geometry(config: TrainConfig) -> Geometry:
     options = config.architecture.options
     if config.architecture.decoder != "unet2015":
-        return Geometry(0, 2 ** int(options.get("encoder_depth", 5)), 0)
+        least = _LEAST_SIDE.get(config.architecture.decoder.lower(), 1)
+        return Geometry(0, max(least, 2 ** int(options.get("encoder_depth", 5))), 0)
     depth = len(options.get("features", (64, 128, 256, 512)))
     up = options.get("up", "transpose")
     return unet_geometry(depth, padded=options.get("padded", False), up=up)
