@@ -21,6 +21,7 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 
+from geounet.errors import ConfigError
 from geounet.model import (
     Architecture,
     ModelSpec,
@@ -33,6 +34,7 @@ from geounet.segmenter import Segmenter, build_network
 from geounet.sensors import SENSORS, common_name
 from geounet.training.augment import BandPatterns, water_augmentation
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
+from geounet.training.distilling import Teacher
 from geounet.training.loop import LoopConfig, Progress, Trainer, rank
 from geounet.training.losses import PartialCrossEntropy, PartialLabelLoss
 from geounet.training.shares import LAND, MIXED, OBSCURED, WATER, from_share
@@ -531,6 +533,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--held-back", nargs="*", default=[], help="parts of scene names")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--start", type=Path, help="model file whose weights to start from")
+    parser.add_argument("--teacher", type=Path, help="model file whose turned answers to learn")
     parser.add_argument("--reliability", type=Path, help="PNG of the reliability diagram")
     parser.add_argument("--rate", type=float, default=2e-3)
     return parser.parse_args(arguments)
@@ -557,6 +560,7 @@ def main(arguments: Sequence[str]) -> None:
         PartialLabelLoss(PartialCrossEntropy(robustness=0.05, mixed_weight=5.0), dice_weight=1.0),
         config,
         augment=water_augmentation(CENTRES, PATTERNS, coarse=AT_20_M),
+        teacher=read_teacher(args.teacher, spec) if args.teacher else None,
         device=args.device,
         checkpoint=args.checkpoint,
     )
@@ -573,6 +577,22 @@ def main(arguments: Sequence[str]) -> None:
     if rank() > 0:
         return
     finish(trainer.averaged().cpu(), spec, args)
+
+
+def read_teacher(path: Path, spec: ModelSpec) -> Teacher:
+    """A model to learn from.
+
+    Raises:
+        ConfigError: it has other bands, classes or normalisation than the model that learns.
+    """
+    model = load_model(path)
+    for what in ("bands", "classes", "normalisation"):
+        if getattr(model.spec, what) != getattr(spec, what):
+            raise ConfigError(
+                f"a teacher must have the {what} of the model that learns from it; {path} has "
+                f"{getattr(model.spec, what)}. Give the model of --start, or one of its kin."
+            )
+    return Teacher(model.network)
 
 
 def finish(network: Segmenter, spec: ModelSpec, args: argparse.Namespace) -> None:

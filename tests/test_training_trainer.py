@@ -13,8 +13,9 @@ from geounet.model import Normalisation
 from geounet.networks import UNet
 from geounet.segmenter import Segmenter
 from geounet.training import loop
-from geounet.training.augment import Dihedral
+from geounet.training.augment import SYMMETRIES, Dihedral, turned, turned_back
 from geounet.training.dataset import Batch
+from geounet.training.distilling import Teacher
 from geounet.training.loop import (
     LoopConfig,
     Trainer,
@@ -50,7 +51,7 @@ def network(*, dropout=0.3, padded=True, batch_norm=True):
 
 def trainer(steps=6, *, net=None, sampler=None, **options):
     loss = options.pop("loss", SingleLabelLoss(cross_entropy))
-    keys = ("ahead", "checkpoint", "validate", "on_best", "augment")
+    keys = ("ahead", "checkpoint", "validate", "on_best", "augment", "teacher")
     parts = {k: options.pop(k) for k in keys if k in options}
     config = LoopConfig(
         **{"steps": steps, "warmup": 2, "report_every": 1, "mixed": False, **options}
@@ -498,3 +499,72 @@ def test_gradients_of_processes_are_averaged(tmp_path):
     mean = torch.stack(moves).mean(0)
     torch.testing.assert_close(moved[learned], mean[learned], atol=1e-6, rtol=1e-4)
     assert (moves[0] - moves[1])[learned].abs().max() > 1e-3
+
+
+# -- a teacher -------------------------------------------------------------------------------------
+
+
+def drawn(seed=0, size=16):
+    return Sampler(size=size).draw(torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("code", range(SYMMETRIES))
+def test_what_is_turned_comes_back(code):
+    windows = torch.arange(24).view(2, 3, 4)
+    assert torch.equal(turned_back(turned(windows, code), code), windows)
+
+
+def test_symmetries_differ():
+    seen = {tuple(turned(torch.arange(9).view(3, 3), c).flatten().tolist()) for c in range(8)}
+    assert len(seen) == SYMMETRIES == 8
+
+
+def test_answers_lie_where_the_pixels_do():
+    """A network that looks at single pixels answers alike, however the window is turned."""
+    net = Segmenter(nn.Conv2d(1, 2, 1), Normalisation(mean=(-1.0,), std=(1.0,))).eval()
+    batch = drawn()
+    batch.observed[:, :, :3] = False
+    plain = net(batch.pixels, batch.present.float(), torch.zeros(2, 1), batch.observed).softmax(1)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(12):
+        assert torch.allclose(Teacher(net).answer(batch, generator), plain, atol=1e-6)
+
+
+def test_every_symmetry_is_drawn():
+    net, batch, generator = network(dropout=0).eval(), drawn(), torch.Generator().manual_seed(0)
+    answers = [Teacher(net).answer(batch, generator) for _ in range(80)]
+    assert len({round(float(a[0, 0, 2, 3]), 6) for a in answers}) == SYMMETRIES
+
+
+def test_the_divergence_from_the_teacher_by_its_formula():
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    answer = torch.zeros(2, 3, 4, 4)
+    answer[:, 0] = 1  # 0 log 0 is 0
+    answer[1] = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(3)).softmax(0)
+    observed = torch.ones(2, 4, 4, dtype=torch.bool)
+    observed[:, 0] = False
+    each = nn.functional.kl_div(logits.log_softmax(1), answer, reduction="none").sum(1)
+    found = Teacher(network(), weight=3.0).loss(logits, answer, observed)
+    assert torch.allclose(found, 3 * each[:, 1:].mean())
+    assert Teacher(network()).loss(logits, logits.softmax(1), observed) < 1e-6
+
+
+def test_a_student_learns_what_its_teacher_answers():
+    """The labels say nothing here."""
+
+    class Unlabelled(Sampler):
+        def draw(self, generator):
+            batch = super().draw(generator)
+            batch.allowed[:] = 0
+            return batch
+
+    torch.manual_seed(0)
+    teacher, student = (
+        Segmenter(nn.Conv2d(1, 2, 1), Normalisation(mean=(-1.0,), std=(1.0,))) for _ in range(2)
+    )
+    before = copy.deepcopy(teacher.state_dict())
+    losses = []
+    made = trainer(120, net=student, sampler=Unlabelled(4), rate=0.02, teacher=Teacher(teacher))
+    made.run(lambda progress: losses.append(progress.loss))
+    assert losses[-1] < 0.02 * losses[0]
+    assert all(torch.equal(v, teacher.state_dict()[k]) for k, v in before.items())

@@ -239,19 +239,35 @@ def _water_part(batch: Batch, index: Tensor) -> Tensor:
     return torch.minimum(mixed_share(labels).unsqueeze(1) * mean[:, :, None, None], pixels)
 
 
+SYMMETRIES = 8
+"""Of the square: four turns, each mirrored or not."""
+
+
+def turned(windows: Tensor, code: int) -> Tensor:
+    """Windows ``[..., h, w]`` under one of the square's symmetries, 0 to 7; 0 changes nothing."""
+    rotated = torch.rot90(windows, code % 4, (-2, -1))
+    return rotated.flip(-1) if code >= 4 else rotated
+
+
+def turned_back(windows: Tensor, code: int) -> Tensor:
+    """What `turned` has made of windows, undone."""
+    upright = windows.flip(-1) if code >= 4 else windows
+    return torch.rot90(upright, -(code % 4), (-2, -1))
+
+
 @dataclass(frozen=True)
 class Dihedral:
     """One of the square's eight symmetries for each window."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> None:
         """Turn and mirror pixels, observed and labels alike."""
-        codes = torch.randint(8, (len(batch.pixels),), generator=generator, device=generator.device)
-        for code in range(1, 8):
+        count = (len(batch.pixels),)
+        codes = torch.randint(SYMMETRIES, count, generator=generator, device=generator.device)
+        for code in range(1, SYMMETRIES):
             index = (codes == code).nonzero()[:, 0]
             for name in ("pixels", "observed", "allowed"):
                 tensor = getattr(batch, name)
-                turned = torch.rot90(tensor[index], code % 4, (-2, -1))
-                tensor[index] = turned.flip(-1) if code >= 4 else turned
+                tensor[index] = turned(tensor[index], code)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from geounet.segmenter import Segmenter
 from geounet.staging import whole_file
 from geounet.training.augment import Augmentation
 from geounet.training.dataset import Batch
+from geounet.training.distilling import Teacher
 
 
 class Sampler(Protocol):
@@ -110,6 +111,7 @@ class Trainer:
         loss: what is made small.
         config: how long and how fast.
         augment: changes batches before they are learned.
+        teacher: what else is learned from, beside the labels.
         device: where to compute.
         checkpoint: file to save to every ``save_every`` steps.
         validate: a score of the network with its averaged weights, the higher the better.
@@ -126,6 +128,7 @@ class Trainer:
         config: LoopConfig,
         *,
         augment: Augmentation | None = None,
+        teacher: Teacher | None = None,
         device: torch.device | str = "cpu",
         checkpoint: Path | None = None,
         validate: Callable[[Segmenter], float] | None = None,
@@ -135,6 +138,9 @@ class Trainer:
         self.config, self._sampler, self._loss, self._augment = config, sampler, loss, augment
         self.device = torch.device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._teacher = teacher
+        if teacher:
+            teacher.network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._optimiser = _optimiser(network, config)
         self._shadow = {k: v.detach().clone() for k, v in network.state_dict().items()}
         seed = config.seed + 1000 * rank()
@@ -306,7 +312,11 @@ class Trainer:
         with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
             gain = batch.present.float()
             logits = self._logits(batch, gain)
+            answer = self._teacher.answer(batch, self._noise) if self._teacher else None
         loss = self._loss(logits.float(), centre(batch.allowed, logits))
+        if self._teacher and answer is not None:
+            observed = centre(batch.observed[:, 0], logits)
+            loss = loss + self._teacher.loss(logits.float(), answer, observed)
         self._scaler.scale(loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
