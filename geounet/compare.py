@@ -50,9 +50,8 @@ from geounet.outlines import (
     check_crs,
     reshaped,
     table_of,
-    time_of,
 )
-from geounet.products.raster import file_name, open_raster, read_band, shown
+from geounet.products.raster import file_name, open_raster, read_band, shown, time_of
 from geounet.scene import Grid
 from geounet.staging import check_free, staged
 from geounet.timing import Progress

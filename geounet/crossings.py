@@ -35,8 +35,14 @@ from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, OutputError, SceneError
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
-from geounet.outlines import iso_time, time_of
-from geounet.products.raster import file_name, open_raster, read_band, shown
+from geounet.products.raster import (
+    file_name,
+    iso_time,
+    open_raster,
+    read_band,
+    shown,
+    time_of,
+)
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
 from geounet.vectors import along, pyproj_crs

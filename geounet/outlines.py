@@ -9,10 +9,8 @@ Clean-up looks at whole polygons and works in pixels, so that it means the same 
 from __future__ import annotations
 
 import os
-import re
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -58,13 +56,10 @@ __all__ = [
     "Outlines",
     "Shaping",
     "Site",
-    "acquisition_time",
     "check_crs",
-    "iso_time",
     "polygonize",
     "reshaped",
     "table_of",
-    "time_of",
     "vectorize",
     "vectorize_to_files",
 ]
@@ -740,48 +735,6 @@ def check_crs(to_crs: str | None, crs: object) -> None:
 
 
 # -- files -----------------------------------------------------------------------------------------
-
-
-_TIME_TAGS = (
-    "ACQUIRED",
-    "ACQUISITION_DATETIME",
-    "ACQUISITIONDATETIME",
-    "ACQUISITION_DATE",
-    "DATE_ACQUIRED",
-    "DATATAKE_1_DATATAKE_SENSING_START",
-    "PRODUCT_START_TIME",
-    "SENSING_TIME",
-    "DATETIME",
-    "TIFFTAG_DATETIME",
-)
-"""Where files say when they were taken, the surest first: what geounet and GDAL's readers write."""
-
-
-def acquisition_time(path: str | os.PathLike[str]) -> str | None:
-    """When a raster was acquired, in ISO 8601, if its tags say it.
-
-    TIFF's own date comes last: strictly it is the time when the image was made.
-    """
-    with open_raster(path) as source:
-        return time_of(source)
-
-
-def time_of(source: rasterio.DatasetReader) -> str | None:
-    """The same of a raster that is open."""
-    tags = {**source.tags(ns="IMAGERY"), **source.tags()}
-    tags = {name.upper(): text for name, text in tags.items()}
-    times = (iso_time(tags.get(name, "")) for name in _TIME_TAGS)
-    return next((time for time in times if time), None)
-
-
-def iso_time(text: str) -> str | None:
-    """A time as ISO 8601, None if it is no time; TIFF writes 2023:05:01 10:50:31."""
-    text = re.sub(r"^(\d{4}):(\d{2}):(\d{2})", r"\1-\2-\3", text.strip())
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return text.replace(" ", "T")
 
 
 @dataclass(frozen=True)

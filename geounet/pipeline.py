@@ -26,7 +26,7 @@ from geounet.engines import EngineChoice, EngineName, choose_engine, open_ladder
 from geounet.errors import ConfigError, GeounetWarning, broken_rule
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
 from geounet.model import Inputs, Model, ModelSpec, load_model, match_bands
-from geounet.outlines import LAYERS, Outliner, Shaping, acquisition_time, check_crs
+from geounet.outlines import LAYERS, Outliner, Shaping, check_crs
 from geounet.products.product import CloudRule  # noqa: TC001 - pydantic looks it up
 from geounet.reading import ahead, read_window_rows
 from geounet.resampling import Resampling  # noqa: TC001 - pydantic reads it
@@ -285,9 +285,8 @@ class Job:
         """Provenance, for the outputs."""
         spec, radiometry = self.model.spec, self.scene.radiometry
         product, part = self.scene.product, self.scene.part
-        acquired = product.acquired or (acquisition_time(product.path) if product.path else None)
         return {
-            **({"ACQUIRED": acquired} if acquired else {}),
+            **({"ACQUIRED": product.acquired} if product.acquired else {}),
             "GEOUNET_VERSION": geounet.__version__,
             "MODEL": f"{spec.name} {spec.version}",
             "MODEL_SHA256": self.model.digest,

@@ -25,7 +25,6 @@ from geounet.outlines import (
     Origin,
     Outliner,
     Shaping,
-    acquisition_time,
     check_crs,
     polygonize,
     vectorize,
@@ -569,18 +568,3 @@ def test_no_water_at_all_is_an_empty_layer(tmp_path: Path) -> None:
     made = vectorize_to_files(mask, shaping=shaping, shoreline=True, to_crs="EPSG:4326")
     assert made["polygons"] == tmp_path / "mask.gpkg"
     assert all(len(gpd.read_file(path)) == 0 for path in made.values())
-
-
-@pytest.mark.parametrize(
-    ("tags", "time"),
-    [
-        ({"ACQUISITION_DATETIME": "2023-05-01T10:50:31Z"}, "2023-05-01T10:50:31Z"),
-        ({"TIFFTAG_DATETIME": "2023:05:01 10:50:31"}, "2023-05-01T10:50:31"),
-        ({"DATE_ACQUIRED": "2023-05-01", "TIFFTAG_DATETIME": "2024:01:01 00:00:00"}, "2023-05-01"),
-        ({"ACQUISITION_DATE": "last summer"}, None),
-        ({}, None),
-    ],
-)
-def test_when_a_scene_was_taken(tmp_path: Path, tags: dict[str, str], time: str | None) -> None:
-    path = write(tmp_path / "a.tif", np.zeros((2, 2), np.uint8), **tags)
-    assert acquisition_time(path) == time

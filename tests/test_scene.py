@@ -20,6 +20,7 @@ import geounet
 from geounet import scene as scene_module
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.products import Layer, stack
+from geounet.products.raster import acquisition_time
 from geounet.scene import Grid, Scene, observed, open_scene
 from geounet.tiling import Window
 
@@ -82,6 +83,23 @@ def test_a_file_without_a_crs_works_and_warns(make_raster):
         scene = open_scene(path)
     assert scene.grid.crs is None
     assert np.array_equal(_read(scene).dn, _numbers())
+
+
+@pytest.mark.parametrize(
+    ("tags", "time"),
+    [
+        ({"ACQUISITION_DATETIME": "2023-05-01T10:50:31Z"}, "2023-05-01T10:50:31Z"),
+        ({"TIFFTAG_DATETIME": "2023:05:01 10:50:31"}, "2023-05-01T10:50:31"),
+        ({"DATE_ACQUIRED": "2023-05-01", "TIFFTAG_DATETIME": "2024:01:01 00:00:00"}, "2023-05-01"),
+        ({"ACQUISITION_DATE": "last summer"}, None),
+        ({}, None),
+    ],
+)
+def test_when_a_scene_was_taken(make_raster, tags, time):
+    path = make_raster(_numbers(), **TOLD)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(**tags)
+    assert acquisition_time(path) == open_scene(path).product.acquired == time
 
 
 def test_radiometry_that_nothing_states_warns(make_raster):

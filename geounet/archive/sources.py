@@ -26,7 +26,7 @@ from geounet import remote
 from geounet.buckets import list_pages, store_of, url_of
 from geounet.crossings import date_in_name
 from geounet.errors import ConfigError, GeounetError, SceneError
-from geounet.outlines import acquisition_time
+from geounet.products.raster import acquisition_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

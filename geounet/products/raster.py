@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +29,31 @@ if TYPE_CHECKING:
     from geounet.products.cube import CubeReader
 
 __all__ = [
+    "acquisition_time",
     "file_name",
+    "iso_time",
     "one_nodata",
     "open_product",
     "open_raster",
     "raster_product",
     "read_band",
     "shown",
+    "time_of",
 ]
+
+_TIME_TAGS = (
+    "ACQUIRED",
+    "ACQUISITION_DATETIME",
+    "ACQUISITIONDATETIME",
+    "ACQUISITION_DATE",
+    "DATE_ACQUIRED",
+    "DATATAKE_1_DATATAKE_SENSING_START",
+    "PRODUCT_START_TIME",
+    "SENSING_TIME",
+    "DATETIME",
+    "TIFFTAG_DATETIME",
+)
+"""Where files say when they were taken, the surest first: what geounet and GDAL's readers write."""
 
 
 @contextmanager
@@ -152,6 +171,7 @@ def raster_product(path: str, *, uri: str | None = None) -> Product:
             ),
             sensor=found.sensor,
             level=found.level,
+            acquired=time_of(source),
             clouds=_clouds_inside(path, source.descriptions),
             nodata=one_nodata(dict(enumerate(source.nodatavals, start=1)), called),
         )
@@ -185,3 +205,30 @@ def _clouds_inside(path: str, bands: Sequence[str | None]) -> CloudLayer | None:
         if rule is not None and len(bands) > 1:
             return CloudLayer(path, i, rule)
     return None
+
+
+def acquisition_time(path: str | os.PathLike[str]) -> str | None:
+    """When a raster was acquired, in ISO 8601, if its tags say it.
+
+    TIFF's own date comes last: strictly it is the time when the image was made.
+    """
+    with open_raster(path) as source:
+        return time_of(source)
+
+
+def time_of(source: rasterio.DatasetReader) -> str | None:
+    """The same of a raster that is open."""
+    tags = {**source.tags(ns="IMAGERY"), **source.tags()}
+    tags = {name.upper(): text for name, text in tags.items()}
+    times = (iso_time(tags.get(name, "")) for name in _TIME_TAGS)
+    return next((time for time in times if time), None)
+
+
+def iso_time(text: str) -> str | None:
+    """A time as ISO 8601, None if it is no time; TIFF writes 2023:05:01 10:50:31."""
+    text = re.sub(r"^(\d{4}):(\d{2}):(\d{2})", r"\1-\2-\3", text.strip())
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return text.replace(" ", "T")
