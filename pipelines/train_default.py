@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,6 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 
-from geounet.errors import ConfigError
 from geounet.model import (
     Architecture,
     ModelSpec,
@@ -35,7 +35,7 @@ from geounet.sensors import SENSORS, common_name
 from geounet.training.augment import BandPatterns, water_augmentation
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.distilling import Teacher
-from geounet.training.loop import LoopConfig, Progress, Trainer, rank
+from geounet.training.loop import LoopConfig, Progress, Sampler, Trainer, rank
 from geounet.training.losses import PartialCrossEntropy, PartialLabelLoss
 from geounet.training.shares import LAND, MIXED, OBSCURED, WATER, from_share
 
@@ -524,7 +524,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("model.safetensors"))
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=8000, help="from labels; 0 for none")
+    parser.add_argument(
+        "--taught-steps",
+        type=int,
+        default=2600,
+        help="more, beside the labels from what the network said by then of windows turned",
+    )
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=160)
@@ -533,9 +539,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--held-back", nargs="*", default=[], help="parts of scene names")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--start", type=Path, help="model file whose weights to start from")
-    parser.add_argument("--teacher", type=Path, help="model file whose turned answers to learn")
     parser.add_argument("--reliability", type=Path, help="PNG of the reliability diagram")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--taught-rate", type=float, default=4e-4)
     return parser.parse_args(arguments)
 
 
@@ -547,25 +553,39 @@ def main(arguments: Sequence[str]) -> None:
     scenes = load_training(args.data / "train", args.held_back)
     spec = make_spec(measure_normalisation(scenes, 2e-3))
     sampler = WindowSampler(scenes, args.size, args.batch, site_weights=SITE_WEIGHTS)
-    config = LoopConfig(
-        steps=args.steps, minutes=args.minutes, rate=args.rate, seed=args.seed, save_every=200
-    )
     network = build_network(spec)
     if args.start:
         started = load_model(args.start)
         spec, network = started.spec, started.network
+    if args.steps:
+        network = learned(network, sampler, args)
+    if args.taught_steps:
+        network = learned(network, sampler, args, Teacher(deepcopy(network)))
+    if rank() == 0:
+        finish(network.cpu(), spec, args)
+
+
+def learned(
+    network: Segmenter, sampler: Sampler, args: argparse.Namespace, teacher: Teacher | None = None
+) -> Segmenter:
+    """The network with its averaged weights after one stage: from labels, or with a teacher too."""
+    steps, rate, checkpoint = args.steps, args.rate, args.checkpoint
+    if teacher:
+        steps, rate = args.taught_steps, args.taught_rate
+        checkpoint = checkpoint and checkpoint.with_suffix(f".taught{checkpoint.suffix}")
+    minutes = args.minutes and args.minutes * steps / (args.steps + args.taught_steps)
     trainer = Trainer(
         network,
         sampler,
         PartialLabelLoss(PartialCrossEntropy(robustness=0.05, mixed_weight=5.0), dice_weight=1.0),
-        config,
+        LoopConfig(steps=steps, minutes=minutes, rate=rate, seed=args.seed, save_every=200),
         augment=water_augmentation(CENTRES, PATTERNS, coarse=AT_20_M),
-        teacher=read_teacher(args.teacher, spec) if args.teacher else None,
+        teacher=teacher,
         device=args.device,
-        checkpoint=args.checkpoint,
+        checkpoint=checkpoint,
     )
-    if args.checkpoint and args.checkpoint.exists():
-        trainer.resume(args.checkpoint)
+    if checkpoint and checkpoint.exists():
+        trainer.resume(checkpoint)
 
     def report(p: Progress) -> None:
         print(
@@ -574,25 +594,7 @@ def main(arguments: Sequence[str]) -> None:
         )
 
     trainer.run(report if rank() == 0 else None)
-    if rank() > 0:
-        return
-    finish(trainer.averaged().cpu(), spec, args)
-
-
-def read_teacher(path: Path, spec: ModelSpec) -> Teacher:
-    """A model to learn from.
-
-    Raises:
-        ConfigError: it has other bands, classes or normalisation than the model that learns.
-    """
-    model = load_model(path)
-    for what in ("bands", "classes", "normalisation"):
-        if getattr(model.spec, what) != getattr(spec, what):
-            raise ConfigError(
-                f"a teacher must have the {what} of the model that learns from it; {path} has "
-                f"{getattr(model.spec, what)}. Give the model of --start, or one of its kin."
-            )
-    return Teacher(model.network)
+    return trainer.averaged()
 
 
 def finish(network: Segmenter, spec: ModelSpec, args: argparse.Namespace) -> None:

@@ -2,12 +2,14 @@
 
 import importlib.util
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from geounet.training.dataset import Batch
 from geounet.training.shares import water_share
 
 PATH = Path(__file__).parents[1] / "pipelines" / "train_default.py"
@@ -149,3 +151,31 @@ def test_cloud_and_unobserved_pixels_keep_their_labels(recipe):
     sets[:10], sets[10:12] = OBSCURED, 0
     labels = recipe.with_shore_shares(scene, sets.astype(np.uint8))
     assert (labels[:12] == sets[:12]).all()
+
+
+class Sampler:
+    """Windows of noise, half of them water."""
+
+    def draw(self, generator):
+        pixels = torch.rand((2, 10, 32, 32), generator=generator) * 0.3 + 0.01
+        allowed = torch.where(pixels[:, 0] > 0.15, WATER, LAND).to(torch.int16)
+        present = torch.ones(2, 10, dtype=torch.bool)
+        return Batch(pixels, present, torch.ones(2, 1, 32, 32, dtype=torch.bool), allowed, ("", ""))
+
+
+def test_a_last_stage_learns_from_the_network_as_it_stood(recipe, tmp_path):
+    checkpoint = tmp_path / "c.pt"
+    args = recipe.parse(
+        [str(tmp_path), "--steps=2", "--taught-steps=3", f"--checkpoint={checkpoint}"]
+    )
+    network = recipe.build_network(recipe.load_model().spec)
+    first = recipe.learned(network, Sampler(), args)
+    teacher = recipe.Teacher(deepcopy(first))
+    before = deepcopy(teacher.network.state_dict())
+    taught = recipe.learned(first, Sampler(), args, teacher)
+    told = teacher.network.state_dict()
+    assert all(torch.equal(value, told[name]) for name, value in before.items())
+    assert not torch.equal(before["body.segmentation_head.0.weight"],
+                           taught.state_dict()["body.segmentation_head.0.weight"])  # fmt: skip
+    steps = [torch.load(p, weights_only=True)["step"] for p in sorted(tmp_path.iterdir())]
+    assert steps == [2, 3]
