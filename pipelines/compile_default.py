@@ -16,7 +16,8 @@ DATA is a folder of scenes for 8 bits; labels beside them are not looked at. Win
 with bands left out, tell the range of every number inside the network. Post-training quantization
 (NNCF, ``pip install nncf``) then rounds its coarse maps: fine ones, next to the result, are what
 masks are sensitive to, and stay in floats from finer to coarser until the masks of CHECK agree.
-Where none do, there is no 8-bit network.
+Where none do, there is no 8-bit network. NNCF, unlike geounet, reports its use to its makers
+unless ``opt_in_out --opt_out`` was run once.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from geounet.training.augment import SYMMETRIES, turned, turned_back
 
@@ -57,6 +58,6 @@ class Teacher:
             answer: the teacher's probabilities, ``[N, K, h, w]``.
             observed: ``[N, h, w]`` bool; other pixels do not count.
         """
-        divergence = torch.special.xlogy(answer, answer) - answer * logits.log_softmax(1)
-        mean: Tensor = (divergence.sum(1) * observed).sum() / observed.sum().clamp(min=1)
+        each = functional.kl_div(logits.log_softmax(1), answer, reduction="none").sum(1)
+        mean: Tensor = (each * observed).sum() / observed.sum().clamp(min=1)
         return self.weight * mean
