@@ -45,7 +45,7 @@ from geounet.tiling import Axis
 from geounet.tiling import Window as Tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from geounet.engines import Engine
 
@@ -155,8 +155,9 @@ class FreeEngine:
 
     def decide(
         self, scores: np.ndarray, observed: np.ndarray, threshold: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return decide(scores, observed, ("land", "water", "obscured"), threshold)
+    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        made = decide(scores, observed, ("land", "water", "obscured"), threshold)
+        return lambda: made
 
 
 def mask(options: argparse.Namespace) -> dict[str, float]:

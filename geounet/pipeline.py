@@ -14,6 +14,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 import geounet
 from geounet.blending import BlendWindow, StripBlender
-from geounet.engines import EngineChoice, EngineName, choose_engine, open_ladder, resolve_device
+from geounet.engines import (
+    Decided,
+    EngineChoice,
+    EngineName,
+    choose_engine,
+    open_ladder,
+    resolve_device,
+)
 from geounet.errors import ConfigError, GeounetWarning, broken_rule
 from geounet.mask import CLASSES, NOT_OBSERVED, mask_writer, probability_writer
 from geounet.model import Inputs, Model, ModelSpec, load_model, match_bands
@@ -453,6 +461,7 @@ def predict_strips(
         job.scene, job.inputs.read, job.plan.rows, indices, margin=margin, clock=clock
     )
     with closing(ahead(reading)) as window_rows, job.scene.open_clouds() as clouds:
+        last: Callable[[], Strip] | None = None
         for done, row in enumerate(clock.over("wait for reader", window_rows), start=1):
             windows = engine.predict(row.dn, row.valid, job.plan.cols)
             for col, scores in clock.over("predict", windows):
@@ -463,21 +472,28 @@ def predict_strips(
                 start = job.plan.rows.starts[row.index]
                 skip = max(top - start, 0)
                 keep = slice(skip, min(bottom - start, scores.shape[1]))
-                valid = row.valid[margin:, margin : margin + job.plan.width]
-                codes, level = engine.decide(scores[:, keep], valid[keep], job.config.threshold)
-                if clouds and codes.size:
-                    _hide(codes, level, clouds(Window(start + skip, 0, *codes.shape)))
+                valid = row.valid[margin:, margin : margin + job.plan.width][keep]
+                decided = engine.decide(scores[:, keep], valid, job.config.threshold)
             if on_progress:
                 on_progress(Progress(done * across, len(indices) * across))
-            if codes.size:
-                yield Strip(start + skip, codes, level)
+            if last:  # only now: while a card is waited for, it has this row's work already
+                yield last()
+            last = partial(_strip, start + skip, decided, clouds, clock) if len(valid) else None
+        if last:
+            yield last()
 
 
-def _hide(codes: NDArray[np.uint8], level: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> None:
-    """Give what was observed and is hidden the code 2, and no probability."""
-    hidden = hidden & (codes != NOT_OBSERVED)
-    codes[hidden] = 2
-    level[hidden] = NOT_OBSERVED
+def _strip(
+    row: int, decided: Decided, clouds: Callable[[Window], NDArray[np.bool_]] | None, clock: Clock
+) -> Strip:
+    """What was decided of rows; what is observed and hidden by clouds is obscured."""
+    with clock("decide"):
+        codes, level = decided()
+        if clouds:
+            hidden = clouds(Window(row, 0, *codes.shape)) & (codes != NOT_OBSERVED)
+            codes[hidden] = 2
+            level[hidden] = NOT_OBSERVED
+    return Strip(row, codes, level)
 
 
 def predict_mask(scene: Scene, model: Model, config: RunConfig | None = None) -> NDArray[np.uint8]:
@@ -659,7 +675,7 @@ def _write(
     clock: Clock,
     strips: Generator[Strip],
 ) -> tuple[_Outputs, int]:
-    """Write strips as they come; the writer thread is at most two behind.
+    """Write strips as they come; the writer thread is at most one behind.
 
     While it finishes the rasters, this one makes and writes the polygons. Without a CRS they take
     turns, as both silence warnings then, which threads can't do side by side.
@@ -672,7 +688,7 @@ def _write(
             with closing(strips):
                 for strip in strips:
                     waiting.append(pool.submit(outputs.write, strip))
-                    if len(waiting) > 2:
+                    if len(waiting) > 1:
                         _await(waiting.popleft(), clock)
             for future in waiting:
                 _await(future, clock)

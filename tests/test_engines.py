@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from geounet.engines import (
     open_engine,
     openvino_engine,
     resolve_device,
+    torch_engine,
     use_threads,
 )
 from geounet.engines.openvino_engine import (
@@ -152,8 +154,10 @@ def _decide(scores, observed, threshold=0.5, **changes):
     """What the engine decides of one row of pixels, and that it decides the same on a card."""
     engine, _ = _engine(**changes)
     row, seen = np.array(scores, np.float32)[:, None], np.array([observed])
-    made = engine.decide(row, seen, threshold)
-    on_card = engine._decide(torch.from_numpy(row), seen, engine._spec.classes, threshold)
+    made = engine.decide(row, seen, threshold)()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TorchEngine, "_on_cpu", False)
+        on_card = engine.decide(torch.from_numpy(row), seen, threshold)()
     assert all(np.array_equal(a, b) for a, b in zip(made, on_card, strict=True))
     return made
 
@@ -183,6 +187,40 @@ def test_an_obscured_class_has_a_code_of_its_own():
     assert level.tolist() == [[round(250 / 7), 125, round(250 * 3 / 7), 0]]
 
 
+def test_scores_that_are_no_numbers_are_refused_on_a_card(monkeypatch):
+    monkeypatch.setattr(TorchEngine, "_on_cpu", False)
+    engine, _ = _engine()
+    decided = engine.decide(torch.tensor([[[0.5]], [[float("inf")]]]), np.ones((1, 1), bool))
+    with pytest.raises(ModelError, match="gave NaN or infinity on cpu"):
+        decided()
+
+
+class OnCard:
+    """Stands in for a tensor on a card: its copy is there once the card was waited for."""
+
+    is_cuda, device = True, "cuda:1"
+
+    def __init__(self, value, done):
+        self.value, self.done = value, done
+
+    def to(self, device, *, non_blocking):
+        assert (device, non_blocking) == ("cpu", True)
+        self.done.append("copy")
+        return self.value
+
+
+def test_a_card_copies_what_it_decided_while_nobody_waits(monkeypatch):
+    """The event is recorded on the tensors' own card, after the copies."""
+    done = []
+    event = SimpleNamespace(synchronize=lambda: done.append("waited"))
+    streams = {"cuda:1": SimpleNamespace(record_event=lambda: done.append("recorded") or event)}
+    monkeypatch.setattr(torch.cuda, "current_stream", streams.__getitem__)
+    coming = torch_engine._to_cpu(OnCard(1, done), OnCard(2, done))
+    assert done == ["copy", "copy", "recorded"]
+    assert coming() == [1, 2]
+    assert done[3:] == ["waited"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_card_gives_what_the_cpu_gives():
     """In half precision; the arrays that it was given change while it computes."""
@@ -199,6 +237,10 @@ def test_a_card_gives_what_the_cpu_gives():
     assert tuple(i for i, _ in made) == expected[0]
     scores = np.stack([scores.cpu().numpy() for _, scores in made])
     np.testing.assert_allclose(scores, expected[1], rtol=0, atol=0.05)
+    seen = np.ones((32, 32), bool)
+    on_card = engine.decide(made[0][1], seen)()
+    on_cpu = open_engine(model, MATCHED, device="cpu", engine="torch").decide(scores[0], seen)()
+    assert all(np.array_equal(a, b) for a, b in zip(on_card, on_cpu, strict=True))
 
 
 # -- devices ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ integers those that have such a form.
 
 from __future__ import annotations
 
-from geounet.engines.base import Engine
+from geounet.engines.base import Decided, Engine
 from geounet.engines.choice import (
     EngineChoice,
     EngineName,
@@ -20,6 +20,7 @@ from geounet.engines.ladder import open_ladder
 from geounet.engines.threads import use_threads
 
 __all__ = [
+    "Decided",
     "Engine",
     "EngineChoice",
     "EngineName",

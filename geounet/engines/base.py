@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from geounet.deciding import decide
 from geounet.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from geounet.spec import ModelSpec
     from geounet.tiling import Axis
 
-__all__ = ["Engine", "Precision", "not_numbers", "padding"]
+__all__ = ["Decided", "Engine", "Precision", "decide_at_once", "not_numbers", "padding"]
+
+Decided = Callable[[], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+"""Gives mask codes and water probability, as `geounet.deciding.decide` does."""
 
 Precision = Literal["float32", "bfloat16", "int8"]
 """The numbers that a network computes with: int8 for most of it, where such a network was made."""
@@ -59,18 +64,20 @@ class Engine(Protocol):
             ModelError: the network cannot be run by this engine.
         """
 
-    def decide(
-        self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Mask codes and water probability of finished rows; see `geounet.deciding.decide`.
+    def decide(self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5) -> Decided:
+        """Begin to decide what finished rows show; both arrays may change at once.
 
         Args:
             scores: blended probabilities [classes, n, width], as what `zeros` makes.
             observed: bool [n, width].
             threshold: least probability of water.
 
+        Returns:
+            What gives the mask codes and water probability when it is called. It waits for a card
+            that is not so far yet: called when the card has its next work, it keeps none waiting.
+
         Raises:
-            ModelError: the network gave scores that are no numbers.
+            ModelError: the network gave scores that are no numbers; here or when that is called.
         """
 
 
@@ -78,6 +85,20 @@ def padding(spec: ModelSpec, height: int, width: int) -> tuple[int, int]:
     """Rows and columns to add to an output of this size so that the network can make it."""
     down, across = ((spec.tile_remainder - side) % spec.tile_multiple for side in (height, width))
     return down, across
+
+
+def decide_at_once(
+    spec: ModelSpec,
+    scores: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    threshold: float,
+) -> Decided:
+    """What `Engine.decide` does where scores are numpy arrays."""
+    try:
+        made = decide(scores, observed, spec.classes, threshold)
+    except FloatingPointError as error:
+        raise not_numbers(spec, "cpu") from error
+    return lambda: made
 
 
 def not_numbers(spec: ModelSpec, device: str) -> ModelError:

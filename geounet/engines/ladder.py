@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from geounet.engines.base import Engine
+    from geounet.engines.base import Decided, Engine
     from geounet.engines.choice import EngineName
     from geounet.model import Model
     from geounet.spec import Inputs
@@ -157,10 +157,8 @@ class Ladder:
         """An array with a numpy array's numbers."""
         return self._home.asarray(array)
 
-    def decide(
-        self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Mask codes and water probability of finished rows."""
+    def decide(self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5) -> Decided:
+        """Begin to decide what finished rows show."""
         return self._home.decide(scores, observed, threshold)
 
     def predict(

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geounet.deciding import decide
-from geounet.engines.base import not_numbers, padding
+from geounet.engines.base import decide_at_once, padding
 from geounet.engines.keeping import keep
 from geounet.engines.normalising import normalise
 from geounet.engines.rewriting import lighten
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geounet.engines.base import Precision
+    from geounet.engines.base import Decided, Precision
     from geounet.model import Model
     from geounet.spec import Inputs, ModelSpec
     from geounet.tiling import Axis
@@ -234,9 +233,6 @@ class OpenVinoEngine:
 
     def decide(
         self, scores: NDArray[np.float32], observed: NDArray[np.bool_], threshold: float = 0.5
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Mask codes and water probability of finished rows: see `Engine`."""
-        try:
-            return decide(scores, observed, self._spec.classes, threshold)
-        except FloatingPointError as error:
-            raise not_numbers(self._spec, "cpu") from error
+    ) -> Decided:
+        """Decide what finished rows show, at once: see `Engine`."""
+        return decide_at_once(self._spec, scores, observed, threshold)

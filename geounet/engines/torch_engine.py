@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geounet.deciding import decide
-from geounet.engines.base import not_numbers, padding
+from geounet.engines.base import decide_at_once, not_numbers, padding
 from geounet.engines.choice import resolve_device
 from geounet.engines.normalising import normalise
 from geounet.engines.side_by_side import side_by_side
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geounet.engines.base import Decided
     from geounet.model import Model
     from geounet.spec import Inputs
     from geounet.tiling import Axis
@@ -191,30 +191,48 @@ class TorchEngine:
             logits = body(x)
         return torch.softmax(logits.float() / self._spec.temperature, dim=1)
 
-    @torch.inference_mode()
-    def decide(
-        self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Mask codes and water probability of finished rows: see `Engine`."""
-        decided = decide if self._on_cpu else self._decide
-        try:
-            return decided(scores, observed, self._spec.classes, threshold)
-        except FloatingPointError as error:
-            raise not_numbers(self._spec, str(self.device)) from error
+    def decide(self, scores: Any, observed: NDArray[np.bool_], threshold: float = 0.5) -> Decided:
+        """Begin to decide what finished rows show: see `Engine`."""
+        if self._on_cpu:
+            return decide_at_once(self._spec, scores, observed, threshold)
+        coming = _to_cpu(*self._decide(scores, self._tensor(observed), threshold))
 
+        def decided() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            finite, codes, level = coming()
+            if not finite:
+                raise not_numbers(self._spec, str(self.device))
+            return codes.numpy(), level.numpy()
+
+        return decided
+
+    @torch.inference_mode()
     def _decide(
-        self, scores: Tensor, observed: NDArray[np.bool_], classes: Sequence[str], threshold: float
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """`decide` on a card."""
-        if not torch.isfinite(scores).all():
-            raise FloatingPointError
-        place = {name: scores[i] for i, name in enumerate(classes)}
+        self, scores: Tensor, observed: Tensor, threshold: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether all scores are numbers, and what `geounet.deciding.decide` makes of them."""
+        place = {name: scores[i] for i, name in enumerate(self._spec.classes)}
         water = place["water"] / (place["water"] + place["land"]).clamp(min=1e-6)
         codes = (water >= threshold).to(torch.uint8)
         if "obscured" in place:
-            codes[place["obscured"] > 0.5] = 2
-        unseen = ~self._tensor(observed)
-        codes[unseen] = 255
-        level = (water * 250).round().to(torch.uint8)
-        level[unseen] = 255
-        return codes.cpu().numpy(), level.cpu().numpy()
+            codes.masked_fill_(place["obscured"] > 0.5, 2)
+        codes.masked_fill_(~observed, 255)
+        level = (water * 250).round().to(torch.uint8).masked_fill_(~observed, 255)
+        return torch.isfinite(scores).all(), codes, level
+
+
+def _to_cpu(*tensors: Tensor) -> Callable[[], list[Tensor]]:
+    """Begin to copy tensors of one device to the CPU; what is given waits for them.
+
+    A CUDA card copies them into pinned memory as soon as it has them. What it is given to do
+    afterwards is not waited for.
+    """
+    if not tensors[0].is_cuda:
+        return lambda: [tensor.cpu() for tensor in tensors]
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    arrived = torch.cuda.current_stream(tensors[0].device).record_event()
+
+    def waited() -> list[Tensor]:
+        arrived.synchronize()
+        return copies
+
+    return waited
