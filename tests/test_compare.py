@@ -40,6 +40,12 @@ def small_strips(monkeypatch):
     monkeypatch.setattr(compare, "_STRIP_PIXELS", 200)
 
 
+@pytest.fixture
+def strips(monkeypatch):
+    """The same for masks of some 300 pixels to a side."""
+    monkeypatch.setattr(compare, "_STRIP_PIXELS", 4000)
+
+
 def _random(*shape, seed=0):
     return np.random.default_rng(seed).choice(CODES, shape)
 
@@ -168,7 +174,7 @@ def test_a_coarser_grid_takes_the_nearest_pixel(make_mask, tmp_path, small_strip
     np.testing.assert_array_equal(_read(result.outputs["change"]), expected)
 
 
-def test_another_crs_takes_the_nearest_pixel(make_mask, tmp_path, small_strips):
+def test_another_crs_takes_the_nearest_pixel(make_mask, tmp_path, strips):
     """A disc of water, drawn in two zones by its distance on the ground: its rim may differ."""
     masks = []
     for name, epsg in (("a.tif", 32629), ("b.tif", 32630)):
@@ -527,12 +533,12 @@ def test_progress_is_told_by_rows(make_mask, tmp_path, small_strips):
     assert [(at.done, at.total) for at in told] == 2 * [(10, 30), (20, 30), (30, 30)]
 
 
-def _lake(make_mask, lon, epsg, name, *, cell=10.0):
+def _lake(make_mask, lon, epsg, name):
     """A tile of 3 km about a place, with a lake of 1 km radius about lon 180 or -6."""
     to_xy = pyproj.Transformer.from_crs(4326, epsg, always_xy=True)
     centre_lon = 180.0 if abs(lon) > 170 else -6.0
-    x, y = (round(v / cell) * cell for v in to_xy.transform(lon, 43.0))
-    transform = Affine(cell, 0, x - 150 * cell, 0, -cell, y + 150 * cell)
+    x, y = (round(v, -1) for v in to_xy.transform(lon, 43.0))
+    transform = Affine(10, 0, x - 1500, 0, -10, y + 1500)
     col, row = np.meshgrid(np.arange(300) + 0.5, np.arange(300) + 0.5)
     place = to_xy.transform(*_at(transform, col, row), direction="INVERSE")
     middle = np.full_like(col, centre_lon), np.full_like(col, 43.0)
@@ -541,7 +547,7 @@ def _lake(make_mask, lon, epsg, name, *, cell=10.0):
 
 
 @pytest.mark.parametrize("crs", [None, "EPSG:32630", "EPSG:3035", "EPSG:4326"])
-def test_a_lake_across_two_zones_is_one_polygon(make_mask, tmp_path, small_strips, crs):
+def test_a_lake_across_two_zones_is_one_polygon(make_mask, tmp_path, strips, crs):
     """Neither tile holds the whole lake: each reaches 1.5 km to either side of its centre."""
     tiles = [
         _lake(make_mask, -6.012, 32629, "w.tif"),
@@ -575,7 +581,7 @@ def test_a_mask_of_another_crs_lies_in_the_middle(make_mask, tmp_path, small_str
 
 
 @pytest.mark.parametrize("crs", [None, "EPSG:4326", "EPSG:32601"])
-def test_a_lake_across_the_antimeridian_is_one_polygon(make_mask, tmp_path, small_strips, crs):
+def test_a_lake_across_the_antimeridian_is_one_polygon(make_mask, tmp_path, strips, crs):
     tiles = [
         _lake(make_mask, 179.988, 32660, "w.tif"),
         _lake(make_mask, -179.988, 32601, "e.tif"),

@@ -25,6 +25,7 @@ from geounet.segmenter import build_network
 from geounet.training import (
     TrainConfig,
     augment,
+    figures,
     fitting,
     gathering,
     judging,
@@ -43,6 +44,18 @@ SAMPLE = Path(__file__).parents[1] / "sample_data"
 SMALL = {"decoder": "unet2015", "options": {"features": [8, 16, 32], "padded": True,
                                             "batch_norm": True, "dropout": 0.1}}  # fmt: skip
 TINY = {"decoder": "unet2015", "options": {"features": [4], "padded": True, "batch_norm": True}}
+
+
+@pytest.fixture
+def pictures():
+    """Asked for where a picture is looked at."""
+
+
+@pytest.fixture(autouse=True)
+def empty_pictures(request, monkeypatch):
+    """Elsewhere it stays an empty file: to draw it takes longer than a small training."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(figures, "_save", lambda figure, path: path.write_bytes(b""))
 
 
 def write(path, array, *, east=0, names=()):
@@ -91,6 +104,7 @@ def curve(folder):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_it_learns_the_sample_scene(tmp_path):
     (tmp_path / "scenes").mkdir()
     shutil.copy(SAMPLE / "scene.tif", tmp_path / "scenes" / "scene.tif")
@@ -114,6 +128,7 @@ def test_it_learns_the_sample_scene(tmp_path):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+@pytest.mark.usefixtures("pictures")
 def test_what_a_training_leaves(tmp_path):
     three_sites(tmp_path / "scenes")
     seen = []
