@@ -448,11 +448,18 @@ def test_checkpointed_gradients_of_encoders(encoder):
             torch.testing.assert_close(a, b)
 
 
-def together(rank, folder):
+def meet(rank, folder):
+    """One of two processes: what they train together, and one step of what they learn."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
+    together(rank, folder)
+    alike(rank, folder)
+    distributed.destroy_process_group()
+
+
+def together(rank, folder):
     path = folder / "last.ckpt"
     learner = trainer(4, checkpoint=path, save_every=2)
     curve = []
@@ -462,38 +469,38 @@ def together(rank, folder):
     torch.save(curve, folder / f"curve{rank}")
     again.resume(path)
     assert again.step == 4
-    distributed.destroy_process_group()
-
-
-def test_two_processes_train_one_network(tmp_path):
-    mp.spawn(together, (tmp_path,), nprocs=2)
-    a, b = (torch.load(tmp_path / f"weight{rank}") for rank in range(2))
-    assert torch.equal(a, b)
-    curves = [torch.load(tmp_path / f"curve{rank}") for rank in range(2)]
-    assert curves[0] != curves[1]  # each on batches of its own
 
 
 def alike(rank, folder):
     """Rank r scores r, learns from the batches of seed 1000 r, and takes one step."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-    )
     learner = trainer(1, **PLAIN, validate=lambda net: float(distributed.get_rank()))
     learner.run()
     assert learner.best == 0.0  # that of the first, whose network is kept
     torch.save(weights(learner), folder / f"weights{rank}")
-    distributed.destroy_process_group()
 
 
-def test_gradients_of_processes_are_averaged(tmp_path):
-    mp.spawn(alike, (tmp_path,), nprocs=2)
+@pytest.fixture(scope="module")
+def met(tmp_path_factory):
+    """The folder where two processes left what they learned."""
+    folder = tmp_path_factory.mktemp("met")
+    mp.spawn(meet, (folder,), nprocs=2)
+    return folder
+
+
+def test_two_processes_train_one_network(met):
+    a, b = (torch.load(met / f"weight{rank}") for rank in range(2))
+    assert torch.equal(a, b)
+    curves = [torch.load(met / f"curve{rank}") for rank in range(2)]
+    assert curves[0] != curves[1]  # each on batches of its own
+
+
+def test_gradients_of_processes_are_averaged(met):
     moves = []
     for seed in (0, 1000):
         alone = trainer(1, **PLAIN, seed=seed)
         alone.run()
         moves.append(weights(alone) - weights(trainer()))
-    moved = torch.load(tmp_path / "weights0") - weights(trainer())
+    moved = torch.load(met / "weights0") - weights(trainer())
     learned = torch.cat([torch.full((v.numel(),), "running" not in k and "num_" not in k)
                          for k, v in network().state_dict().items()])  # fmt: skip
     mean = torch.stack(moves).mean(0)
