@@ -1,7 +1,8 @@
-"""Raster factories, and property tests that anyone can repeat."""
+"""Raster factories, one thread for small networks, property tests that anyone can repeat."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+# Before torch is imported: beside networks this small, a second thread only waits, busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples everywhere: `pytest --hypothesis-profile default` looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
