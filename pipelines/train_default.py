@@ -33,6 +33,7 @@ from geounet.model import (
 from geounet.segmenter import Segmenter, build_network
 from geounet.sensors import SENSORS, common_name
 from geounet.training.augment import BandPatterns, water_augmentation
+from geounet.training.config import OptimiserConfig
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.distilling import Teacher
 from geounet.training.loop import LoopConfig, Progress, Sampler, Trainer, rank
@@ -578,7 +579,13 @@ def learned(
         network,
         sampler,
         PartialLabelLoss(PartialCrossEntropy(robustness=0.05, mixed_weight=5.0), dice_weight=1.0),
-        LoopConfig(steps=steps, minutes=minutes, rate=rate, seed=args.seed, save_every=200),
+        LoopConfig(
+            steps=steps,
+            minutes=minutes,
+            optimiser=OptimiserConfig(rate=rate, weight_decay=0.02),
+            seed=args.seed + (teacher is not None),
+            save_every=200,
+        ),
         augment=water_augmentation(CENTRES, PATTERNS, coarse=AT_20_M),
         teacher=teacher,
         device=args.device,

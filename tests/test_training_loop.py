@@ -7,6 +7,7 @@ from geounet.errors import ConfigError, ModelError
 from geounet.model import Architecture, ModelSpec, Normalisation, default_bands
 from geounet.segmenter import build_network
 from geounet.training.augment import Dihedral
+from geounet.training.config import OptimiserConfig, ScheduleConfig
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.loop import LoopConfig, Trainer
 from geounet.training.losses import PartialLabelLoss
@@ -36,7 +37,14 @@ def made_sampler():
 
 def make_trainer(steps, *, sampler=None, checkpoint=None):
     torch.manual_seed(0)
-    config = LoopConfig(steps=steps, warmup=5, report_every=1, save_every=4, mixed=False)
+    config = LoopConfig(
+        steps=steps,
+        optimiser=OptimiserConfig(rate=2e-3),
+        schedule=ScheduleConfig(warmup=5),
+        report_every=1,
+        save_every=4,
+        mixed=False,
+    )
     return Trainer(
         build_network(SPEC),
         sampler or made_sampler(),

@@ -14,6 +14,7 @@ from geounet.networks import UNet
 from geounet.segmenter import Segmenter
 from geounet.training import loop
 from geounet.training.augment import SYMMETRIES, Dihedral, turned, turned_back
+from geounet.training.config import OptimiserConfig, ScheduleConfig
 from geounet.training.dataset import Batch
 from geounet.training.distilling import Teacher
 from geounet.training.loop import (
@@ -53,9 +54,8 @@ def trainer(steps=6, *, net=None, sampler=None, **options):
     loss = options.pop("loss", SingleLabelLoss(cross_entropy))
     keys = ("ahead", "checkpoint", "validate", "on_best", "augment", "teacher")
     parts = {k: options.pop(k) for k in keys if k in options}
-    config = LoopConfig(
-        **{"steps": steps, "warmup": 2, "report_every": 1, "mixed": False, **options}
-    )
+    usual = {"schedule": ScheduleConfig(warmup=2), "report_every": 1, "mixed": False}
+    config = LoopConfig(**{"steps": steps, **usual, **options})
     return Trainer(net or network(), sampler or Sampler(), loss, config, **parts)
 
 
@@ -63,17 +63,25 @@ def weights(learner):
     return torch.cat([v.flatten().float() for v in learner.network.state_dict().values()])
 
 
-PLAIN = {"optimiser": "sgd", "momentum": 0.0, "rate": 1.0, "schedule": "constant", "warmup": 1,
-         "clip": 1e9, "weight_decay": 0.0, "validate_every": 1}  # fmt: skip
-"""A step is the gradient."""
+def descent(rate=1.0, clip=1e9):
+    """A step is the gradient."""
+    return {
+        "optimiser": OptimiserConfig(
+            name="sgd", momentum=0.0, weight_decay=0.0, rate=rate, clip=clip
+        ),
+        "schedule": ScheduleConfig(name="constant", warmup=1),
+        "validate_every": 1,
+    }
+
 
 OPTIMISERS = [("adamw", True, 0), ("adam", False, 3), ("sgd", False, 0)]
 
 
 @pytest.mark.parametrize(("optimiser", "mixed", "ahead"), OPTIMISERS)
 def test_a_resumed_training_takes_the_same_steps(tmp_path, optimiser, mixed, ahead):
-    settings = {"optimiser": optimiser, "mixed": mixed, "augment": Dihedral(),
-                "schedule": "plateau", "plateau_patience": 1, "ahead": ahead,
+    settings = {"optimiser": OptimiserConfig(name=optimiser, rate=2e-3), "mixed": mixed,
+                "augment": Dihedral(), "ahead": ahead,
+                "schedule": ScheduleConfig(name="plateau", patience=1),
                 "validate_every": 1, "validate": lambda net: 0.0, "save_every": 2}  # fmt: skip
     whole, curve = trainer(**settings), []
     whole.run(lambda p: curve.append((p.step, p.loss, p.rate)))
@@ -124,7 +132,7 @@ def test_an_error_of_the_sampler_is_raised_at_its_batch(ahead):
 def test_it_learns():
     torch.manual_seed(0)
     losses = []
-    learner = trainer(100, net=network(dropout=0), rate=3e-2)
+    learner = trainer(100, net=network(dropout=0), optimiser=OptimiserConfig(rate=3e-2))
     learner.run(lambda p: losses.append(p.loss))
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
@@ -153,9 +161,13 @@ def test_what_is_no_number_names_its_batch_and_spoils_nothing(tmp_path, what):
 
 def test_accumulated_batches_are_one_large_batch():
     small = Sampler(batch=2)
-    steps = {"net": network(dropout=0, batch_norm=False), "optimiser": "sgd",
-             "clip": 1e9, "steps": 1}  # fmt: skip
-    added = trainer(**steps, sampler=small, accumulate=3)
+    plain = OptimiserConfig(name="sgd", rate=2e-3, clip=1e9)
+    added = trainer(
+        1,
+        net=network(dropout=0, batch_norm=False),
+        sampler=small,
+        optimiser=plain.model_copy(update={"accumulate": 3}),
+    )
     added.run()
 
     class Joined:
@@ -164,7 +176,8 @@ def test_accumulated_batches_are_one_large_batch():
             keys = ("pixels", "present", "observed", "allowed")
             return Batch(*(torch.cat([getattr(p, k) for p in parts]) for k in keys))
 
-    whole = trainer(**{**steps, "net": network(dropout=0, batch_norm=False)}, sampler=Joined())
+    net = network(dropout=0, batch_norm=False)
+    whole = trainer(1, net=net, sampler=Joined(), optimiser=plain)
     whole.run()
     torch.testing.assert_close(weights(added), weights(whole), rtol=1e-5, atol=1e-6)
     assert not torch.equal(weights(added), weights(trainer(net=network(batch_norm=False))))
@@ -175,8 +188,7 @@ def test_gradients_are_clipped():
     for clip in (1e-3, 1e9):
         net = network(dropout=0)
         before = torch.cat([p.detach().flatten().clone() for p in net.parameters()])
-        trainer(1, net=net, optimiser="sgd", rate=1.0, warmup=0, weight_decay=0, clip=clip,
-                schedule="constant").run()  # fmt: skip
+        trainer(1, net=net, **descent(clip=clip)).run()
         after = torch.cat([p.detach().flatten() for p in net.parameters()])
         moved[clip] = (after - before).norm().item()
     assert moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
@@ -229,7 +241,11 @@ def test_the_average_is_exponential():
 
 
 def rates(schedule, **options):
-    config = LoopConfig(steps=100, rate=2.0, schedule=schedule, **options)
+    config = LoopConfig(
+        steps=100,
+        optimiser=OptimiserConfig(rate=2.0),
+        schedule=ScheduleConfig(name=schedule, **options),
+    )
     return [learning_rate(config, step, step / 100) for step in range(101)]
 
 
@@ -240,7 +256,10 @@ def test_schedules():
     assert cosine[100] == pytest.approx(0.02)
     assert rates("constant", warmup=4)[:6] == pytest.approx([0.5, 1, 1.5, 2, 2, 2])
     assert rates("constant", warmup=100)[9:] == pytest.approx([2] * 92)  # a tenth of all at most
-    config = LoopConfig(rate=2.0, schedule="plateau", warmup=0, plateau_factor=0.5)
+    config = LoopConfig(
+        optimiser=OptimiserConfig(rate=2.0),
+        schedule=ScheduleConfig(name="plateau", warmup=0, factor=0.5),
+    )
     assert [learning_rate(config, 9, 0.5, drops) for drops in range(3)] == [2, 1, 0.5]
 
 
@@ -248,7 +267,11 @@ def test_one_cycle_is_torchs():
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     # Torch counts its last step as the end, so that its cycle is one step longer than its ends.
     torchs = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2.0, total_steps=1001)
-    config = LoopConfig(steps=1000, rate=2.0, schedule="onecycle")
+    config = LoopConfig(
+        steps=1000,
+        optimiser=OptimiserConfig(rate=2.0),
+        schedule=ScheduleConfig(name="onecycle"),
+    )
     for step in range(1000):
         wanted = learning_rate(config, step, step / 1000)
         assert torchs.get_last_lr()[0] == pytest.approx(wanted, abs=0.01)
@@ -258,13 +281,18 @@ def test_one_cycle_is_torchs():
 
 def test_plateau_lowers_the_rate_when_gains_stay_away():
     seen = []
-    learner = trainer(8, schedule="plateau", warmup=0, rate=1.0, plateau_patience=2,
-                      validate_every=1, validate=lambda net: -1.0)  # fmt: skip
+    learner = trainer(
+        8,
+        optimiser=OptimiserConfig(rate=1.0),
+        schedule=ScheduleConfig(name="plateau", warmup=0, patience=2),
+        validate_every=1,
+        validate=lambda net: -1.0,
+    )
     learner.run(lambda p: seen.append(p.rate))
     assert seen == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"rate": 0}, {"average": 1.0}, {"accumulate": 0}])
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"average": 1.0}])
 def test_settings_that_break_a_rule(bad):
     with pytest.raises(ConfigError, match="training needs"):
         LoopConfig(**bad)
@@ -341,7 +369,7 @@ def test_gradients_in_float16_are_scaled_and_clipped_by_their_own_size(factor, r
     moves = []
     for mixed in (True, False):
         learner = trainer(1, net=network(dropout=0), loss=scaled(factor), mixed=mixed,
-                          **PLAIN | {"rate": rate, "clip": clip})  # fmt: skip
+                          **descent(rate, clip))  # fmt: skip
         learner.run()
         moves.append(weights(learner) - weights(trainer(net=network(dropout=0))))
     half, full = moves
@@ -351,7 +379,7 @@ def test_gradients_in_float16_are_scaled_and_clipped_by_their_own_size(factor, r
 @pytest.mark.usefixtures("old_card")
 def test_a_step_that_overflows_in_float16_is_left_out_and_a_resumed_one_knows(tmp_path):
     path, seen = tmp_path / "last.ckpt", []
-    settings = {**PLAIN, "rate": 1e-5, "loss": scaled(300), "mixed": True, "save_every": 4}
+    settings = {**descent(rate=1e-5), "loss": scaled(300), "mixed": True, "save_every": 4}
     whole = trainer(12, checkpoint=path, **settings)
     before = [p.detach().clone() for p in whole.network.parameters()]
 
@@ -373,7 +401,7 @@ def test_a_gradient_that_stays_no_number_in_float16_is_an_error():
         return cross_entropy(logits, labels) + (logits * 0).sum().abs().sqrt()
 
     with pytest.raises(ModelError, match="gradient must stay a number"):
-        trainer(40, loss=SingleLabelLoss(broken), mixed=True, **PLAIN).run()
+        trainer(40, loss=SingleLabelLoss(broken), mixed=True, **descent()).run()
 
 
 def test_a_training_goes_on_on_another_kind_of_device(tmp_path):
@@ -473,7 +501,7 @@ def together(rank, folder):
 
 def alike(rank, folder):
     """Rank r scores r, learns from the batches of seed 1000 r, and takes one step."""
-    learner = trainer(1, **PLAIN, validate=lambda net: float(distributed.get_rank()))
+    learner = trainer(1, **descent(), validate=lambda net: float(distributed.get_rank()))
     learner.run()
     assert learner.best == 0.0  # that of the first, whose network is kept
     torch.save(weights(learner), folder / f"weights{rank}")
@@ -497,7 +525,7 @@ def test_two_processes_train_one_network(met):
 def test_gradients_of_processes_are_averaged(met):
     moves = []
     for seed in (0, 1000):
-        alone = trainer(1, **PLAIN, seed=seed)
+        alone = trainer(1, **descent(), seed=seed)
         alone.run()
         moves.append(weights(alone) - weights(trainer()))
     moved = torch.load(met / "weights0") - weights(trainer())
@@ -572,7 +600,13 @@ def test_a_student_learns_what_its_teacher_answers():
     )
     before = copy.deepcopy(teacher.state_dict())
     losses = []
-    made = trainer(120, net=student, sampler=Unlabelled(4), rate=0.02, teacher=Teacher(teacher))
+    made = trainer(
+        120,
+        net=student,
+        sampler=Unlabelled(4),
+        optimiser=OptimiserConfig(rate=0.02),
+        teacher=Teacher(teacher),
+    )
     made.run(lambda progress: losses.append(progress.loss))
     assert losses[-1] < 0.02 * losses[0]
     assert all(torch.equal(v, teacher.state_dict()[k]) for k, v in before.items())

@@ -314,8 +314,7 @@ def _loss(config: TrainConfig, spec: ModelSpec) -> Loss:
 
 
 def _loop_config(config: TrainConfig, data: Data) -> LoopConfig:
-    schedule, optimiser = config.schedule, config.optimiser
-    if not data.valid and (config.patience or schedule.name == "plateau"):
+    if not data.valid and (config.patience or config.schedule.name == "plateau"):
         raise ConfigError(
             "patience and the schedule plateau need validation; give valid or a valid_share "
             "above 0."
@@ -323,17 +322,9 @@ def _loop_config(config: TrainConfig, data: Data) -> LoopConfig:
     every = config.validate_every
     return LoopConfig(
         steps=data.steps,
-        optimiser=optimiser.name,
-        rate=optimiser.rate,
-        schedule=schedule.name,
-        warmup=schedule.warmup,
-        plateau_factor=schedule.factor,
-        plateau_patience=schedule.patience,
-        momentum=optimiser.momentum,
-        weight_decay=optimiser.weight_decay,
+        optimiser=config.optimiser,
+        schedule=config.schedule,
         average=config.average,
-        clip=optimiser.clip,
-        accumulate=optimiser.accumulate,
         seed=config.seed,
         mixed=config.mixed,
         report_every=min(every, 20),

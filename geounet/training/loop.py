@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,6 +21,7 @@ from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError
 from geounet.segmenter import Segmenter
 from geounet.staging import whole_file
 from geounet.training.augment import Augmentation
+from geounet.training.config import OptimiserConfig, ScheduleConfig
 from geounet.training.dataset import Batch
 from geounet.training.distilling import Teacher
 
@@ -47,26 +48,10 @@ class LoopConfig:
     steps: int = 4000
     minutes: float | None = None
     """Wall-clock budget; where it ends before ``steps``, the rate falls with the clock instead."""
-    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
-    rate: float = 2e-3
-    """Peak learning rate."""
-    schedule: Literal["cosine", "onecycle", "plateau", "constant"] = "cosine"
-    """How the rate goes on after ``warmup`` (`learning_rate`)."""
-    warmup: int = 100
-    """Steps of a linear rise, a tenth of all at most; ``onecycle`` has a rise of its own."""
-    plateau_factor: float = 0.5
-    """What ``plateau`` multiplies the rate by."""
-    plateau_patience: int = 3
-    """Validations in a row without a gain before it does so."""
-    momentum: float = 0.99
-    """Of ``sgd``."""
-    weight_decay: float = 0.02
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     average: float = 0.998
     """Decay of the weights' moving average, per step; smaller in the first steps."""
-    clip: float = 2.0
-    """Largest norm of the gradient."""
-    accumulate: int = 1
-    """Batches whose gradients make one step."""
     seed: int = 0
     mixed: bool = True
     """Half precision where the device is the faster for it (`half_type`); weights and their average
@@ -79,10 +64,10 @@ class LoopConfig:
     """Validations in a row without a gain after which it stops early; None never does."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.accumulate) < 1 or self.rate <= 0 or not 0 <= self.average < 1:
+        if self.steps < 1 or not 0 <= self.average < 1:
             raise ConfigError(
-                "training needs steps >= 1, accumulate >= 1, rate > 0 and 0 <= average < 1, but "
-                f"got {self.steps}, {self.accumulate}, {self.rate} and {self.average}"
+                f"training needs steps >= 1 and 0 <= average < 1; got {self.steps} and "
+                f"{self.average}"
             )
 
 
@@ -141,7 +126,7 @@ class Trainer:
         self._teacher = teacher
         if teacher:
             teacher.network.to(self.device).to(memory_format=torch.channels_last).eval()
-        self._optimiser = _optimiser(network, config)
+        self._optimiser = _optimiser(network, config.optimiser)
         self._shadow = {k: v.detach().clone() for k, v in network.state_dict().items()}
         seed = config.seed + 1000 * rank()
         self._windows = torch.Generator().manual_seed(seed)
@@ -203,7 +188,7 @@ class Trainer:
                     self._on_best(network)
             else:
                 self._stale += 1
-                self._drops += self._stale % self.config.plateau_patience == 0
+                self._drops += self._stale % self.config.schedule.patience == 0
 
     @contextmanager
     def _averaged_for_now(self) -> Iterator[Segmenter]:
@@ -288,12 +273,12 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.zero_grad(set_to_none=True)
-        batches = [self._draw() for _ in range(self.config.accumulate)]
+        batches = [self._draw() for _ in range(self.config.optimiser.accumulate)]
         losses = [self._add_gradient(batch) for batch in batches]
         self._check([float(loss) for loss in losses], batches, "loss")
         _share_gradients(self.network)
         self._scaler.unscale_(self._optimiser)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimiser.clip)
         if self._scaler.get_scale() <= 1:  # a larger one may overflow; its step is left out
             self._check([float(norm)], batches, "gradient")
         self._scaler.step(self._optimiser)
@@ -317,7 +302,7 @@ class Trainer:
         if self._teacher and answer is not None:
             observed = centre(batch.observed[:, 0], logits)
             loss = loss + self._teacher.loss(logits.float(), answer, observed)
-        self._scaler.scale(loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss / self.config.optimiser.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _logits(self, batch: Batch, gain: Tensor) -> Tensor:
@@ -408,18 +393,19 @@ def learning_rate(config: LoopConfig, step: int, fraction: float, drops: int = 0
     def wave(start: float, end: float, share: float) -> float:
         return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
-    rise = min(1.0, (step + 1) / max(1, min(config.warmup, config.steps // 10)))
-    match config.schedule:
+    schedule, peak = config.schedule, config.optimiser.rate
+    rise = min(1.0, (step + 1) / max(1, min(schedule.warmup, config.steps // 10)))
+    match schedule.name:
         case "cosine":
-            return config.rate * rise * wave(1, 0.01, fraction)
+            return peak * rise * wave(1, 0.01, fraction)
         case "onecycle" if fraction < 0.3:
-            return config.rate * wave(1 / 25, 1, fraction / 0.3)
+            return peak * wave(1 / 25, 1, fraction / 0.3)
         case "onecycle":
-            return config.rate * wave(1, 1 / 25e4, (fraction - 0.3) / 0.7)
+            return peak * wave(1, 1 / 25e4, (fraction - 0.3) / 0.7)
         case "plateau":
-            return config.rate * rise * config.plateau_factor**drops
+            return peak * rise * schedule.factor**drops
         case "constant":
-            return config.rate * rise
+            return peak * rise
 
 
 def centre(labels: Tensor, logits: Tensor) -> Tensor:
@@ -500,9 +486,9 @@ def _forget(block: nn.Module) -> None:
     block.forward = forward
 
 
-def _optimiser(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+def _optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     groups = _parameter_groups(network, config.weight_decay)
-    match config.optimiser:
+    match config.name:
         case "adamw":
             return torch.optim.AdamW(groups, lr=config.rate)
         case "adam":
