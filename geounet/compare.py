@@ -35,6 +35,7 @@ from geounet import remote
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import (
     CLASSES,
+    MAKE_ONE,
     NOT_OBSERVED,
     PROBABILITY_SCALE,
     RasterWriter,
@@ -119,7 +120,8 @@ def _mask_grid(path: str | os.PathLike[str]) -> Grid:
         if source.dtypes != ("uint8",) or source.scales[0] != 1:
             raise SceneError(
                 f"a mask has one uint8 band of codes; {shown(path)} has {source.count} of type "
-                f"{', '.join(sorted(set(source.dtypes)))} with scale {source.scales[0]:g}."
+                f"{', '.join(sorted(set(source.dtypes)))} with scale {source.scales[0]:g}. "
+                f"{MAKE_ONE}"
             )
         return grid_of(source)
 
@@ -491,7 +493,7 @@ def check_codes(codes: Bytes, path: object) -> None:
     if strange:
         raise SceneError(
             f"a mask holds 0 (land), 1 (water), 2 (obscured) and 255 (not observed); "
-            f"{shown(path)} holds {strange[0]}."
+            f"{shown(path)} holds {strange[0]}. Give its codes these numbers first (gdal_calc.py)."
         )
 
 

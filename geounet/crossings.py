@@ -33,8 +33,8 @@ from rasterio.windows import Window
 from geounet import remote
 from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
-from geounet.errors import ConfigError, OutputError, SceneError
-from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+from geounet.mask import MAKE_ONE, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.products.raster import (
     file_name,
     iso_time,
@@ -81,10 +81,10 @@ class TransectResult:
     lines: gpd.GeoDataFrame
     """`transect`, `length_m`, and the line, from land to sea."""
     crossings: gpd.GeoDataFrame
-    """For each source and transect: `transect`, `source` (file name), `date` (ISO 8601, from the
-    file's tags or its name; empty if not known), `distance_m` from the transect's origin (NaN where
-    there is none), `n_crossings`, `observed`, and the point of the crossing in the CRS of the
-    transects."""
+    """For each source and transect: `transect`, `source` (file name, or the path where several
+    files have one name), `date` (ISO 8601, from the file's tags or its name; empty if not known),
+    `distance_m` from the transect's origin (NaN where there is none), `n_crossings`, `observed`,
+    and the point of the crossing in the CRS of the transects."""
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the table: .csv without geometry, .parquet (GeoParquet), or .gpkg with both layers.
@@ -166,6 +166,9 @@ def transects(
     Raises:
         SceneError: a file cannot be read, or is none of these, or has no CRS where others have.
         ConfigError: a parameter breaks a rule.
+
+    Warns:
+        GeounetWarning: most transects that cross a raster's shore begin in water.
     """
     _check(spacing, length, side, pick)
     if not sources:
@@ -178,11 +181,36 @@ def transects(
         names = [str(number) for number in range(len(cast))]
     paths = [ground.path(name, line) for name, line in zip(names, lines, strict=True)]
     rows: list[_Row] = []
+    called = _called(sources)
     for number, source in enumerate(sources, start=1):
-        rows += _measure(source, paths, lines.crs, pick)
+        rows += _measure(source, called[number - 1], paths, lines.crs, pick)
         if on_progress:
             on_progress(Progress(number, len(sources)))
+    _warn_of_turned(rows)
     return TransectResult(_lines_frame(paths, lines), _crossings_frame(rows, lines.crs))
+
+
+def _called(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What to call each source: its file's name, or its path where several have that name."""
+    names = [file_name(source) for source in sources]
+    return [
+        name if names.count(name) == 1 else shown(source)
+        for name, source in zip(names, sources, strict=True)
+    ]
+
+
+def _warn_of_turned(rows: list[_Row]) -> None:
+    """Say it where most transects begin in water: their distances are not from land."""
+    crossing = [row for row in rows if row.count]
+    wet = sum(row.wet for row in crossing)
+    if 2 * wet > len(crossing):
+        warnings.warn(
+            f"transects go from land to sea; {wet} of {len(crossing)} that cross the shore begin "
+            f"in water, and their distances are from there. Turn the lines, or put the baseline "
+            f"on land, or the transects on its other side (--side).",
+            GeounetWarning,
+            stacklevel=3,
+        )
 
 
 def _check(spacing: float | None, length: float | None, side: str, pick: str) -> None:
@@ -380,6 +408,8 @@ class _Row:
     count: int
     observed: bool
     point: shapely.Point | None
+    wet: bool
+    """Whether it begins in water."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -390,6 +420,8 @@ class _Meeting:
     """float64 [n]: where it crosses the shore, ascending."""
     gaps: Floats
     """float64 [m, 2]: from where to where nothing was observed, ascending."""
+    wet: bool = False
+    """Whether it begins in water; lines do not tell."""
 
     def pick(self, which: Pick) -> tuple[float, bool]:
         """Distance, NaN if there is none, and whether it was observed up to there."""
@@ -405,31 +437,36 @@ class _Meeting:
 
 
 def _measure(
-    source: str | os.PathLike[str], paths: list[_Path], crs: pyproj.CRS | None, pick: Pick
+    source: str | os.PathLike[str],
+    called: str,
+    paths: list[_Path],
+    crs: pyproj.CRS | None,
+    pick: Pick,
 ) -> Iterator[_Row]:
     """All transects on one source."""
-    name, date, meetings = _meet(source, paths, crs)
+    date, meetings = _meet(source, paths, crs)
     for path, meeting in zip(paths, meetings, strict=True):
         distance, observed = meeting.pick(pick)
         point = None if math.isnan(distance) else path.at(distance)
-        yield _Row(path.name, name, date, distance, len(meeting.crossings), observed, point)
+        count = len(meeting.crossings)
+        yield _Row(path.name, called, date, distance, count, observed, point, meeting.wet)
 
 
 def _meet(
     source: str | os.PathLike[str], paths: list[_Path], crs: pyproj.CRS | None
-) -> tuple[str, str, list[_Meeting]]:
-    """File name, date, and what each transect meets."""
+) -> tuple[str, list[_Meeting]]:
+    """The date, and what each transect meets."""
     name = file_name(source)
     with ExitStack() as stack:
         raster = _raster_or_none(stack, source)
         if raster is None:
             shores = _read_vectors(source)
             when = _date_of_lines(shores) or date_in_name(name)
-            return name, when, _meet_lines(shown(source), shores, paths, crs)
+            return when, _meet_lines(shown(source), shores, paths, crs)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=256 << 20))
         try:
             when = time_of(raster) or date_in_name(name)
-            return name, when, _meet_raster(source, raster, paths, crs)
+            return when, _meet_raster(source, raster, paths, crs)
         except RasterioError as error:
             raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
 
@@ -562,7 +599,7 @@ def _meet_raster(
         raise SceneError(
             f"a mask (uint8 codes) or a water probability (uint8 in steps of 1/250) is wanted; "
             f"{shown(source)} has {raster.count} bands of type {types} "
-            f"with scale {raster.scales[0]:g}."
+            f"with scale {raster.scales[0]:g}. {MAKE_ONE}"
         )
     own = pyproj_crs(raster.crs)
     move = _mover(source, own, crs)
@@ -654,7 +691,7 @@ def _meet_codes(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
     codes = _lookup(reader, pixels, row, col)
     check_codes(codes, reader.source)
     shore = (codes[:-1] <= 1) & (codes[1:] <= 1) & (codes[:-1] != codes[1:])
-    return _Meeting(metres[1:-1][shore], _spans(codes > 1, metres))
+    return _Meeting(metres[1:-1][shore], _spans(codes > 1, metres), wet=bool(codes[0] == 1))
 
 
 def _lookup(reader: _Reader, pixels: Floats, row: Ints, col: Ints) -> Bytes:
@@ -680,7 +717,7 @@ def _meet_probability(reader: _Reader, path: _Path, pixels: Floats) -> _Meeting:
     shore = np.isfinite(start + end) & ((start >= 0) != (end >= 0))
     share = start[shore] / (start - end)[shore]
     crossings = metres[:-1][shore] + share * np.diff(metres)[shore]
-    return _Meeting(crossings, _spans(np.isnan(start + end), metres))
+    return _Meeting(crossings, _spans(np.isnan(start + end), metres), wet=bool(level[0] >= 0))
 
 
 def _bilinear(reader: _Reader, pixels: Floats, row: Floats, col: Floats) -> Floats:

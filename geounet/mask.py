@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
     from geounet.scene import Grid
 
-__all__ = ["CLASSES", "NOT_OBSERVED", "RasterWriter", "mask_writer", "probability_writer"]
+__all__ = [
+    "CLASSES",
+    "MAKE_ONE",
+    "NOT_OBSERVED",
+    "RasterWriter",
+    "mask_writer",
+    "probability_writer",
+]
 
 CLASSES: Mapping[int, str] = {0: "land", 1: "water", 2: "obscured", 255: "not observed"}
 """Codes of a mask and what they mean."""
@@ -37,6 +44,11 @@ NOT_OBSERVED = 255
 """Code of a pixel that was not observed, in masks and probabilities; their nodata value."""
 PROBABILITY_SCALE = 1 / 250
 """Water probability per stored number."""
+MAKE_ONE = (
+    "Codes of another type become a mask with gdalwarp -ot Byte -dstnodata 255; a probability p "
+    "is stored as round(250 p), with the scale 0.004 and nodata 255."
+)
+"""What to do with masks and probabilities that other tools made."""
 
 _COLOURS = {
     0: (219, 211, 186, 255),

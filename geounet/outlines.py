@@ -9,6 +9,7 @@ Clean-up looks at whole polygons and works in pixels, so that it means the same 
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,8 +27,8 @@ from rasterio.windows import Window
 
 from geounet import remote
 from geounet.contours import Contourer, ContourPolygons, level_of
-from geounet.errors import ConfigError, SceneError
-from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.mask import CLASSES, MAKE_ONE, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.smoothing import smoothed
 from geounet.timing import Progress
@@ -770,6 +771,9 @@ def vectorize(
     Raises:
         SceneError: If a file cannot be read, is neither, or the two have different grids.
         ConfigError: If a parameter breaks its rule.
+
+    Warns:
+        GeounetWarning: In what should be a mask 255 may well mean water.
     """
     made = _tables(
         path,
@@ -817,15 +821,32 @@ def _tables(
             outliner = Outliner(
                 source.width, shaping, shoreline=shoreline, probability=level is not None
             )
+            found = np.zeros(256, np.bool_)
             for window in _windows(source):
-                outliner.add(*_read(source, level, window, level_of(shaping.threshold)))
+                codes, stored = _read(source, level, window, level_of(shaping.threshold))
+                outliner.add(codes, stored)
+                found[codes] = True
                 if on_progress:
                     on_progress(Progress(window.row_off + window.height, source.height))
+            if shaping.code == 1 and level is not source:
+                _warn_of_white(source, found)
             place, extra = (source.transform, source.crs), _provenance(source)
     except RasterioError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
         raise SceneError(f"{shown(path)} cannot be read: {reason}.") from error
     return outliner.tables(*place, to_crs=to_crs, extra=extra)
+
+
+def _warn_of_white(source: rasterio.DatasetReader, found: Bools) -> None:
+    """Say it where 255 may well mean water, as in masks that are pictures: white on black."""
+    if found[NOT_OBSERVED] and not found[1] and source.nodata != NOT_OBSERVED:
+        warnings.warn(
+            f"in a mask 1 is water and 255 is not observed; {shown(source.name)} holds 255, which "
+            f"it does not call nodata, and no 1. If 255 is water there, make it 1 first "
+            f"(gdal_calc.py --calc 'A == 255').",
+            GeounetWarning,
+            stacklevel=4,
+        )
 
 
 def vectorize_to_files(
@@ -914,7 +935,7 @@ def _open(stack: ExitStack, path: str | os.PathLike[str]) -> rasterio.DatasetRea
         types = ", ".join(sorted(set(source.dtypes)))
         raise SceneError(
             f"a mask or a probability has one uint8 band; "
-            f"{shown(path)} has {source.count} of type {types}."
+            f"{shown(path)} has {source.count} of type {types}. {MAKE_ONE}"
         )
     return source
 

@@ -10,7 +10,7 @@ import shapely
 from affine import Affine
 
 from geounet import transects, vectorize
-from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
 
 X, Y = 500_000, 4_400_000
 TRUE = "+proj=tmerc +lon_0=-9 +k=1 +x_0=500000 +datum=WGS84"
@@ -221,6 +221,7 @@ def _striped(*codes):
         ((1, 1, 0, 0, 0), "first", 95, 1, True),
     ],
 )
+@pytest.mark.filterwarnings("ignore:transects go from land to sea")
 def test_what_is_met_before_the_shore(
     make_lines, make_shore, codes, pick, distance, count, observed
 ):
@@ -254,6 +255,24 @@ def test_a_probability_beside_what_was_not_seen(make_lines, make_shore):
     make_shore(codes[:-1], "a_mask.tif")
     with pytest.raises(SceneError, match="another grid"):
         transects(lines, [path])
+
+
+@pytest.mark.parametrize("kind", ["mask", "probability"])
+def test_transects_that_begin_in_water_are_told(make_lines, make_shore, kind):
+    shore = make_shore(_half(20)) if kind == "mask" else make_shore(250 * _half(20), scale=0.004)
+    lines = [_southward(), _southward()[::-1], _southward(x=X + 9)[::-1]]
+    with pytest.warns(GeounetWarning, match=r"2 of 3 that cross the shore begin in water"):
+        turned = _distances(make_lines(lines), [shore])
+    np.testing.assert_allclose(turned[1:], 300 - turned[0], atol=1e-3)
+    assert len(_distances(make_lines([_southward()] * 2 + lines[:2]), [shore])) == 4
+
+
+def test_files_of_one_name_are_told_apart(make_lines, make_shore, tmp_path):
+    for year in ("2023", "2024"):
+        (tmp_path / year).mkdir()
+    shores = [make_shore(_half(20), f"{name}.tif") for name in ("2023/mask", "2024/mask", "other")]
+    found = transects(make_lines([_southward()]), shores).crossings
+    assert list(found["source"]) == [str(shores[0]), str(shores[1]), "other.tif"]
 
 
 def test_along_the_edge_of_pixels_and_through_corners(make_lines, make_shore):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import warnings
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -475,12 +476,29 @@ def test_what_is_not_a_mask_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.tif").write_text("no raster")
     with pytest.raises(SceneError, match=r"a mask must be a raster that GDAL opens; .*text\.tif"):
         polygonize(tmp_path / "text.tif")
-    with pytest.raises(SceneError, match="one uint8 band"):
+    with pytest.raises(SceneError, match=r"one uint8 band.* gdalwarp -ot Byte"):
         polygonize(write(tmp_path / "float.tif", np.zeros((2, 2), np.float32)))
     path = write(tmp_path / "cut.tif", np.ones((400, 400), np.uint8))
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(SceneError, match="cannot be read"):
         polygonize(path)
+
+
+@pytest.mark.parametrize(
+    ("codes", "nodata", "code", "told"),
+    [((0, 255), None, 1, 1), ((0, 255), 0, 1, 1), ((0, 255), 255, 1, 0), ((0, 255), None, 0, 0),
+     ((1, 255), None, 1, 0), ((0, 2), None, 1, 0)],
+)  # fmt: skip
+def test_a_white_picture_of_water_is_told(
+    tmp_path: Path, codes: tuple[int, int], nodata: int | None, code: int, told: int
+) -> None:
+    pixels = np.repeat(np.array(codes, np.uint8), 8).reshape(4, 4)
+    mask = write(tmp_path / "mask.tif", pixels, layout={"nodata": nodata})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outlines.vectorize(mask, shaping=Shaping(code=code))
+    said = ["255, which it does not call nodata" in str(one.message) for one in caught]
+    assert said == [True] * told
 
 
 def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
