@@ -344,7 +344,7 @@ class PolygonLabels:
     def open(cls, path: Path, grid: Grid, rules: LabelRules) -> PolygonLabels:
         """Read polygons and bring them into the scene's CRS.
 
-        Without a column ``class`` they are all water.
+        Without a column ``class``, in capitals or not, they are all water.
 
         Raises:
             SceneError: they cannot be read, are no polygons, have no CRS, are of a class that is
@@ -406,7 +406,10 @@ def _read_polygons(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
     frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
     if frame.empty or not frame.geom_type.isin(["Polygon", "MultiPolygon"]).all():
         kinds = ", ".join(sorted(set(frame.geom_type))) or "nothing"
-        raise SceneError(f"labels must be polygons; {path} holds {kinds}.")
+        raise SceneError(
+            f"labels must be polygons; {path} holds {kinds}. A scene without water takes one of "
+            f"class land around it."
+        )
     if (frame.crs is None) != (grid.crs is None):
         raise SceneError(
             f"polygons and scene must both have a CRS, or neither; {path} has "
@@ -418,15 +421,25 @@ def _read_polygons(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
 def _polygon_codes(
     path: Path, frame: geopandas.GeoDataFrame, rules: LabelRules
 ) -> NDArray[np.uint8]:
-    if "class" not in frame:
+    columns = sorted(name for name in frame.columns if name.lower() == "class")
+    if not columns:
         return np.full(len(frame), rules.classes.index("water"), np.uint8)
+    values = [_plain(value) for value in frame[columns[-1]]]  # small letters before capitals
     meaning: dict[Any, int] = dict.fromkeys(rules.unknown, UNKNOWN)
     for index, name in enumerate(rules.classes):
         meaning |= {name: index} | dict.fromkeys(rules.of(name), index)
-    strange = [value for value in frame["class"] if value not in meaning]
+    strange = [value for value in values if value not in meaning]
     if strange:
         raise SceneError(
             f"the column class must hold {', '.join(rules.classes)}, unknown, or their values; "
             f"{path} holds {strange[0]!r}."
         )
-    return np.array([meaning[value] for value in frame["class"]], np.uint8)
+    return np.array([meaning[value] for value in values], np.uint8)
+
+
+def _plain(value: Any) -> Any:
+    """A class's name in small letters, a number as one: tables hold "Water", "WATER " and "1"."""
+    if not isinstance(value, str):
+        return value
+    name = value.strip().lower()
+    return int(name) if name.isdecimal() else name

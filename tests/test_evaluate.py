@@ -679,12 +679,13 @@ class TestCommand:
         assert [line.split()[0] for line in lines] == ["Method", "tiny", "NDWI", "MNDWI", "Otsu"]
         assert "1.000" in lines[3]
         header, *rows = [line.split("  ") for line in counts.splitlines()]
-        assert header[1:] == ["water found", "water missed", "land found", "false water"]
+        names = ["water found", "water missed", "land found", "false water", "IoU"]
+        assert [name.strip() for name in header[1:] if name.strip()] == names
         assert [row[0].split()[0] for row in rows] == ["tiny", "NDWI", "MNDWI", "Otsu"]
         with rasterio.open(folder / "a.label.tif") as label:
             water = int(label.read(1).sum())
-        numbers = [int(cell.replace(",", "")) for cell in rows[2][1:] if cell.strip()]
-        assert numbers == [water, 0, 2000 - water, 0]
+        numbers = [float(cell.replace(",", "")) for cell in rows[2][1:] if cell.strip()]
+        assert numbers == [water, 0, 2000 - water, 0, 1]
         assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
     def test_what_no_scene_has_the_bands_for_is_not_counted(self, model, tmp_path):

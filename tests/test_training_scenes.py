@@ -236,6 +236,22 @@ def test_classes_of_polygons_and_what_is_outside(tmp_path, classes, outside, res
     assert burned[0, 0] == rest
 
 
+@pytest.mark.parametrize("column", ["class", "Class", "CLASS"])
+def test_classes_are_read_whatever_their_letters(tmp_path, column):
+    found = polygons(tmp_path, BLOBS)
+    frame = geopandas.read_file(found.label)
+    frame.assign(**{column: ["Water", "LAND ", "unknown", "1"]}).to_file(found.label)
+    burned = open_labels(found, LabelRules()).read(Window(0, 0, 40, 50))
+    assert burned[[10, 20, 35, 2], [10, 30, 33, 48]].tolist() == [1, 0, 255, 1]
+
+
+def test_a_file_without_polygons_says_how_to_label_land(tmp_path):
+    found = polygons(tmp_path, BLOBS)
+    geopandas.read_file(found.label).iloc[:0].to_file(found.label)
+    with pytest.raises(SceneError, match=r"holds nothing\. A scene without water"):
+        open_labels(found, LabelRules())
+
+
 def test_of_polygons_that_overlap_the_later_one_counts(tmp_path):
     """Smaller and smaller, on top of each other."""
     shapes = [blob(25, 20, 18 - 2 * i) for i in range(8)]

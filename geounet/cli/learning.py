@@ -303,9 +303,12 @@ def _print_evaluation(found: Evaluation) -> None:
     judged = [name for name in found.methods if any(s.score for s in found.of(name))]
     counts = [(name, found.confusion(name)) for name in judged]
     print_table(
-        ("pixels of all scenes", "water found", "water missed", "land found", "false water"),
-        [(name, *(f"{n:,}" for n in (c.tp, c.fn, c.tn, c.fp))) for name, c in counts],
-        right=range(1, 5),
+        ("pixels of all scenes", "water found", "water missed", "land found", "false water", "IoU"),
+        [
+            (name, *(f"{n:,}" for n in (c.tp, c.fn, c.tn, c.fp)), f"{c.iou:.3f}")
+            for name, c in counts
+        ],
+        right=range(1, 6),
         bold=_is_first(found),
     )
 
