@@ -122,6 +122,13 @@ def array_scene(
             f"an array must be [bands, height, width] with a pixel; its shape is {array.shape}."
         )
     count, height, width = (int(size) for size in array.shape)
+    if bands is not None and len(bands) != count:
+        last = width == len(bands)
+        raise ConfigError(
+            f"bands= must name every band of an array [bands, height, width] in order; its shape "
+            f"is {tuple(array.shape)}, and {len(bands)} names were given ({', '.join(bands)}). "
+            + ("Give numpy.moveaxis(array, -1, 0)." if last else "Use '-' for a band to leave out.")
+        )
     dtype = np.dtype(array.dtype).name
     evidence = Evidence(dtype=dtype, count=count, bands=stated)
     return ArrayScene(

@@ -121,9 +121,16 @@ def _mask_grid(path: str | os.PathLike[str]) -> Grid:
             raise SceneError(
                 f"a mask has one uint8 band of codes; {shown(path)} has {source.count} of type "
                 f"{', '.join(sorted(set(source.dtypes)))} with scale {source.scales[0]:g}. "
-                f"{MAKE_ONE}"
+                f"{_way_on(source)}"
             )
         return grid_of(source)
+
+
+def _way_on(source: rasterio.DatasetReader) -> str:
+    """What to do with a raster that is no mask."""
+    if math.isclose(source.scales[0], PROBABILITY_SCALE):
+        return "It is a water probability; give the mask that was written beside it."
+    return MAKE_ONE
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,8 @@ def transects(
         ConfigError: a parameter breaks a rule.
 
     Warns:
-        GeounetWarning: most transects that cross a raster's shore begin in water.
+        GeounetWarning: most transects that cross a raster's shore begin in water, or none meets
+            anything that was observed.
     """
     _check(spacing, length, side, pick)
     if not sources:
@@ -187,6 +188,7 @@ def transects(
         if on_progress:
             on_progress(Progress(number, len(sources)))
     _warn_of_turned(rows)
+    _warn_of_nothing(rows, len(sources))
     return TransectResult(_lines_frame(paths, lines), _crossings_frame(rows, lines.crs))
 
 
@@ -208,6 +210,17 @@ def _warn_of_turned(rows: list[_Row]) -> None:
             f"transects go from land to sea; {wet} of {len(crossing)} that cross the shore begin "
             f"in water, and their distances are from there. Turn the lines, or put the baseline "
             f"on land, or the transects on its other side (--side).",
+            GeounetWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_nothing(rows: list[_Row], files: int) -> None:
+    """Say it where all transects lie beside all files: often one of the two CRS is wrong."""
+    if rows and all(row.blank for row in rows):
+        warnings.warn(
+            f"transects must lie where the files do; none meets a shore or an observed pixel of "
+            f"the {files} given. Check where both lie, and their CRS.",
             GeounetWarning,
             stacklevel=3,
         )
@@ -410,6 +423,8 @@ class _Row:
     point: shapely.Point | None
     wet: bool
     """Whether it begins in water."""
+    blank: bool
+    """Whether it meets nothing."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -422,6 +437,10 @@ class _Meeting:
     """float64 [m, 2]: from where to where nothing was observed, ascending."""
     wet: bool = False
     """Whether it begins in water; lines do not tell."""
+
+    def blank(self, length: float) -> bool:
+        """Whether a transect of so many metres meets no shore and nothing that was observed."""
+        return not len(self.crossings) and self.gaps.tolist() == [[0.0, length]]
 
     def pick(self, which: Pick) -> tuple[float, bool]:
         """Distance, NaN if there is none, and whether it was observed up to there."""
@@ -448,8 +467,8 @@ def _measure(
     for path, meeting in zip(paths, meetings, strict=True):
         distance, observed = meeting.pick(pick)
         point = None if math.isnan(distance) else path.at(distance)
-        count = len(meeting.crossings)
-        yield _Row(path.name, called, date, distance, count, observed, point, meeting.wet)
+        count, blank = len(meeting.crossings), meeting.blank(path.metres[-1])
+        yield _Row(path.name, called, date, distance, count, observed, point, meeting.wet, blank)
 
 
 def _meet(

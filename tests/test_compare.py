@@ -243,8 +243,8 @@ def test_what_is_no_mask_is_refused(make_mask, make_raster, tmp_path):
     probability = make_raster(np.zeros((1, 1, 2), np.uint8), "p.tif", scale=0.004)
     strange = make_mask([[0, 7]], "s.tif")
     for bad, words in (
-        (floats, "uint8 band of codes"),
-        (probability, "scale 0.004"),
+        (floats, "uint8 band of codes.* gdalwarp -ot Byte"),
+        (probability, "scale 0.004. It is a water probability; give the mask"),
         (strange, r"s\.tif holds 7"),
         (tmp_path / "none.tif", "none.tif"),
     ):

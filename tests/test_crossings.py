@@ -267,6 +267,16 @@ def test_transects_that_begin_in_water_are_told(make_lines, make_shore, kind):
     assert len(_distances(make_lines([_southward()] * 2 + lines[:2]), [shore])) == 4
 
 
+def test_transects_that_lie_elsewhere_are_told(make_lines, make_shore):
+    shores = [make_shore(_half(20)), make_shore(250 * _half(20), "p.tif", scale=0.004)]
+    contour = make_lines([[(X - 9, Y), (X + 9, Y)]], "shore.gpkg")
+    away = _southward(x=X + 5000)
+    with pytest.warns(GeounetWarning, match=r"none meets a shore .* of the 3 given"):
+        found = transects(make_lines([away, away]), [*shores, contour]).crossings
+    assert not found["observed"].any()
+    transects(make_lines([away, _southward(-160, 20)]), shores)  # land is something
+
+
 def test_files_of_one_name_are_told_apart(make_lines, make_shore, tmp_path):
     for year in ("2023", "2024"):
         (tmp_path / year).mkdir()
@@ -345,6 +355,7 @@ def test_dates_in_names(make_lines, make_shore, name, date):
 
 @pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb"])
 @pytest.mark.parametrize("time", ["2023-05-01T10:50:31Z", None])
+@pytest.mark.filterwarnings("ignore:transects must lie where the files do")
 def test_dates_in_files_of_lines(make_lines, suffix, time):
     """GeoJSON's reader makes a time of the text."""
     file = f"20240131.{suffix}"
@@ -423,7 +434,8 @@ def test_files_that_do_not_fit(make_lines, make_shore, make_raster, tmp_path):
     ):
         with pytest.raises(SceneError, match=words):
             transects(baseline, [source])
-    assert len(transects(bare, [mask]).crossings) == 1
+    with pytest.warns(GeounetWarning, match="transects must lie where the files do"):
+        assert len(transects(bare, [mask]).crossings) == 1  # of another scale: kilometres away
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
