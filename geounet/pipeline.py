@@ -604,9 +604,11 @@ def run_job(
         found = (strips or predict_strips)(job, on_progress=on_progress, clock=clock)
         outputs, polygons = _write(job, paths, clock, found)
     if outputs.pixels[NOT_OBSERVED] == sum(outputs.pixels.values()):
+        geometry = job.config.geometry
+        inside = f", and whether {geometry} holds a pixel's centre" if geometry else ""
         warnings.warn(
             f"nothing was observed in {job.scene.uri}: the outputs are valid and empty. If that is "
-            f"wrong, look at its nodata value and mask with geounet info.",
+            f"wrong, look at its nodata value and mask with geounet info{inside}.",
             GeounetWarning,
             stacklevel=3,
         )

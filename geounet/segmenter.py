@@ -79,11 +79,25 @@ def build_network(spec: ModelSpec) -> Segmenter:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"cannot build {arch.decoder} with encoder {arch.encoder or 'none'} and "
-            f"{arch.options}: {error}. Names are {UNET2015} and those of "
+            f"{arch.options}: {_reason(error, arch.encoder)}. Names are {UNET2015} and those of "
             f"segmentation-models-pytorch."
         ) from error
     _check_geometry(spec, body)
     return Segmenter(body, spec.normalisation)
+
+
+def _reason(error: Exception, encoder: str | None) -> str:
+    """What an error says; of a hundred encoders only those with names like the one that is not."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    head, listed, _ = text.partition(", supported encoders: ")
+    if not listed:
+        return text
+    import difflib  # noqa: PLC0415 - for this alone
+
+    from segmentation_models_pytorch.encoders import get_encoder_names  # noqa: PLC0415
+
+    near = difflib.get_close_matches(encoder or "", get_encoder_names())
+    return head + (f"; the nearest are {', '.join(near)}" if near else "")
 
 
 def _build_unet(arch: Architecture, bands: int, classes: int) -> nn.Module:

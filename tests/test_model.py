@@ -265,7 +265,7 @@ def _other_margin(path):
         (_fewer_weights, "do not fit its network; first odd one: head.bias"),
         (_other_shape, "do not fit its network.*head.bias"),
         (_no_such_network, "cannot build Vnet"),
-        (_no_such_encoder, "cannot build Unet with encoder resnet19"),
+        (_no_such_encoder, r"cannot build .*resnet19`; the nearest are resnet1\d, [^\[]*\. Names"),
         (_no_such_timm_encoder, "cannot build Unet with encoder tu-resnet19"),
         (_from_a_hub, "breaks the contract at architecture.encoder"),
         (_no_such_option, "depht"),

@@ -890,6 +890,16 @@ def test_a_scene_with_nothing_observed_gives_a_valid_empty_result(make_water, mo
     assert model.network.body.windows == 0
 
 
+def test_a_geometry_between_pixel_centres_is_named(make_water, model, tmp_path):
+    path, _ = make_water(70, 40)
+    with rasterio.open(path) as scene:
+        x, y = scene.xy(20, 20)
+        box = shapely.box(x + 1, y + 1, x + 3, y + 3)
+        geopandas.GeoDataFrame(geometry=[box], crs=scene.crs).to_file(tmp_path / "small.gpkg")
+    with pytest.warns(GeounetWarning, match=r"whether .*small.gpkg holds a pixel's centre"):
+        run(path, output=tmp_path / "out", geometry=tmp_path / "small.gpkg")
+
+
 def test_the_profile_accounts_for_all_of_the_time(make_water, model, tmp_path):
     """Each thread's stages, and what is left, add up to the run's time by the clock."""
     path, _ = make_water(150, 130)
