@@ -23,7 +23,7 @@ from geounet.products.raster import open_raster
 from geounet.scene import Grid, Scene, open_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import rasterio
@@ -117,8 +117,8 @@ def find_pairs(
         SceneError: a scene cannot be opened.
 
     Warns:
-        GeounetWarning: some scenes have no labels and are left out; or what their numbers mean is
-            assumed, or disputed.
+        GeounetWarning: some scenes have no labels and are left out, or several; or what their
+            numbers mean is assumed, or disputed.
     """
     pairs: list[Pair] = []
     for folder in folders:
@@ -127,13 +127,14 @@ def find_pairs(
                 f"scenes are looked for in folders; there is no folder {folder}."
                 + " For the file alone give evaluate its --label." * folder.is_file()
             )
-        found = {path: _label_of(path) for path in sorted(folder.iterdir()) if _is_scene(path)}
-        labelled = {path: label for path, label in found.items() if label}
+        found = {path: _labels_of(path) for path in sorted(folder.iterdir()) if _is_scene(path)}
+        labelled = {path: labels[0] for path, labels in found.items() if labels}
         if not labelled:
             raise ConfigError(
                 f"no labelled scene in {folder}: a scene NAME.tif needs NAME.label.tif, or "
                 f"polygons in NAME{', NAME'.join(_POLYGONS)}."
             )
+        _warn_of_several(found.values(), folder)
         if len(labelled) < len(found):
             warnings.warn(
                 f"{len(found) - len(labelled)} of {len(found)} scenes in {folder} have no labels "
@@ -155,15 +156,29 @@ def find_pairs(
 def _is_scene(path: Path) -> bool:
     """Rasters; and products, which other things look like, if labels lie beside them."""
     if path.is_dir() or path.suffix.lower() in _ARCHIVES:
-        return _label_of(path) is not None
+        return bool(_labels_of(path))
     return path.suffix.lower() in _SCENES and not path.stem.endswith(".label")
 
 
-def _label_of(path: Path) -> Path | None:
+def _labels_of(path: Path) -> list[Path]:
+    """The files that may be a scene's labels, the one that is taken first."""
     names = [f".label{suffix}" for suffix in _SCENES] + list(_POLYGONS)
     stem = path.name if path.is_dir() and path.suffix != ".SAFE" else path.stem
     candidates = (path.with_name(stem + name) for name in names)
-    return next((c for c in candidates if c.exists()), None)
+    return [candidate for candidate in candidates if candidate.exists()]
+
+
+def _warn_of_several(found: Iterable[list[Path]], folder: Path) -> None:
+    """Say it once where scenes have several labels, of which one alone is read."""
+    several = [[label.name for label in labels] for labels in found if len(labels) > 1]
+    if several:
+        taken, *others = several[0]
+        warnings.warn(
+            f"a scene has one label; {len(several)} in {folder} have several, as {taken} beside "
+            f"{', '.join(others)}: {taken} is taken. Move away what is none.",
+            GeounetWarning,
+            stacklevel=3,
+        )
 
 
 def _open_pair(path: Path, label: Path, scale: float | None, offset: float | None) -> Pair:

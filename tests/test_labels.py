@@ -100,6 +100,13 @@ def test_finds_pairs_by_name(pair, tmp_path):
         find_pairs([tmp_path])
 
 
+def test_one_label_of_several_is_taken_and_told(pair, tmp_path):
+    (tmp_path / "a.gpkg").touch()
+    with pytest.warns(GeounetWarning, match=r"1 in .* a\.label\.tif beside a\.gpkg: a\.label"):
+        (found,) = find_pairs([tmp_path])
+    assert found.label == pair.label
+
+
 def bright(folder, name, **extra):
     """A scene that is nowhere darker than 0.1, and its label."""
     stack = np.random.default_rng(0).integers(1100, 4000, (4, 40, 50)).astype(np.uint16)
