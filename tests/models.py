@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from geounet.model import Architecture, InputBand, Model, ModelSpec, Normalisation, save_model
+from geounet.engines.openvino_engine import DIGEST_KEY, convert_network
+from geounet.engines.silent_openvino import ov
+from geounet.model import (
+    BFLOAT16_NOTE,
+    Architecture,
+    InputBand,
+    Model,
+    ModelSpec,
+    Normalisation,
+    compiled_path,
+    load_model,
+    save_model,
+)
 from geounet.segmenter import Segmenter, build_network
 
 if TYPE_CHECKING:
@@ -33,6 +45,17 @@ def tiny_model(folder: Path, **changes: Any) -> Path:
     spec = ModelSpec(**{**fields, **changes})
     path = folder / "tiny.safetensors"
     save_model(path, spec, build_network(spec))
+    return path
+
+
+def compiled(path: Path, *, bfloat16: bool = False) -> Path:
+    """Put OpenVINO's network beside a model file: processes run it without loading torch."""
+    model = load_model(path)
+    network = convert_network(model)
+    network.set_rt_info(model.digest, DIGEST_KEY)
+    if bfloat16:
+        network.set_rt_info("0.9995", [DIGEST_KEY[0], BFLOAT16_NOTE])
+    ov.save_model(network, compiled_path(path, model.digest, "float"))
     return path
 
 

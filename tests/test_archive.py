@@ -15,7 +15,7 @@ import pytest
 import rasterio
 from batches import entries, make_scene, serial, tree, two_workers
 from distributed import Client
-from models import tiny_model
+from models import compiled, tiny_model
 
 import geounet
 from geounet.archive import Manifest, drive, engine, tasks
@@ -42,7 +42,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small U-Net with random weights, as a file that workers load."""
-    return tiny_model(tmp_path_factory.mktemp("model"))
+    return compiled(tiny_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import rasterio
 from batches import entries, make_scene, serial, tree, two_workers
 from distributed import Client
-from models import tiny_model
+from models import compiled, tiny_model
 
 import geounet
 from geounet.archive import tasks
@@ -15,10 +15,8 @@ from geounet.archive.cluster import gather
 from geounet.archive.strips import run_on, run_spread
 from geounet.archive.tasks import Task, classify, segment
 from geounet.engines import choice
-from geounet.engines.openvino_engine import DIGEST_KEY, convert_network
-from geounet.engines.silent_openvino import ov
 from geounet.errors import ConfigError, GeounetWarning
-from geounet.model import BFLOAT16_NOTE, compiled_path, load_model
+from geounet.model import load_model
 from geounet.pipeline import RunConfig, prepare, run_job
 
 pytestmark = [
@@ -72,12 +70,7 @@ def cluster():
 def model(tmp_path_factory):
     """A model file with OpenVINO's network beside it, which may compute in bfloat16."""
     path = tiny_model(tmp_path_factory.mktemp("model"), tile=32, overlap=8)
-    loaded = load_model(path)
-    network = convert_network(loaded)
-    network.set_rt_info(loaded.digest, DIGEST_KEY)
-    network.set_rt_info("0.9995", [DIGEST_KEY[0], BFLOAT16_NOTE])
-    ov.save_model(network, compiled_path(path, loaded.digest, "float"))
-    return path
+    return compiled(path, bfloat16=True)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from batches import make_scene, serial
-from models import tiny_model
+from models import compiled, tiny_model
 
 MOUNT = 'mount -t tmpfs -o size=8m none "$0" && exec "$@"'
 """In a mount namespace of its own, which nobody else sees and which goes with the process."""
@@ -64,7 +64,7 @@ def made(tmp_path_factory):
     (folder / "in").mkdir()
     for i in range(10):
         make_scene(folder / "in" / f"s{i}.tif", seed=i, height=400, width=300)
-    model = tiny_model(folder)
+    model = compiled(tiny_model(folder))
     return (
         folder,
         model,

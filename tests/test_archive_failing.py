@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from batches import entries, make_scene, serial, tree, two_workers
 from distributed import Client
-from models import tiny_model
+from models import compiled, tiny_model
 
 import geounet
 from geounet import pipeline
@@ -38,7 +38,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
+    return compiled(tiny_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import urllib.request
 import boto3
 import pytest
 from batches import entries, serial, tree, two_workers
-from models import tiny_model
+from models import compiled, tiny_model
 from moto.server import ThreadedMotoServer
 
 import geounet
@@ -105,6 +105,8 @@ def local(make_water, bucket, tmp_path):
 
 @pytest.fixture
 def batch(cluster, tmp_path):
+    model = compiled(tiny_model(tmp_path))
+
     def run(**options):
         events = []
 
@@ -114,7 +116,7 @@ def batch(cluster, tmp_path):
             options.get("on_event", lambda event: None)(event)
 
         told = {
-            "output": tmp_path / "out", "scheduler": cluster, "model": str(tiny_model(tmp_path)),
+            "output": tmp_path / "out", "scheduler": cluster, "model": str(model),
             "device": "cpu", "polygons": False, "rest": 0.01, **options, "on_event": keep,
         }  # fmt: skip
         return geounet.batch("s3://archive/2024/", **told), events
