@@ -1,22 +1,17 @@
 """Batches whose workers die, run out of memory or out of disk: all in real processes."""
 
 import os
-import signal
-import time
 
-import numpy as np
 import pytest
 from batches import entries, make_scene, serial, tree, two_workers
 from distributed import Client
 from models import compiled, tiny_model
+from troubles import allow_files, ask_for_too_much, die, hoard, meddle, pretend_gpus
 
 import geounet
-from geounet import pipeline
 from geounet.archive import cluster as clusters
 from geounet.archive.cluster import _SETTINGS
 from geounet.errors import ConfigError
-
-resource = pytest.importorskip("resource")
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX"),
@@ -75,31 +70,11 @@ def _all_but(name, made):
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def _meddle(name, trouble):
-    """In a worker: something happens once a scene is predicted and before it is written."""
-    plain = pipeline.predict_strips
-
-    def strips(job, *arguments, **options):
-        yield from plain(job, *arguments, **options)
-        if job.scene.stem == name:
-            trouble()
-
-    pipeline.predict_strips = strips
-
-
-def _hoard():
-    """Take more and more memory."""
-    held = []
-    while len(held) < 60:
-        held.append(np.ones(1 << 23))
-        time.sleep(0.05)
-
-
 def test_a_worker_that_takes_too_much_memory_is_stopped_and_the_batch_goes_on(
     cluster, batch, inputs, model, tmp_path
 ):
     make_scene(inputs / "hoard.tif", seed=9, height=80, width=80)
-    _in_workers(cluster, _meddle, "hoard", _hoard)
+    _in_workers(cluster, meddle, "hoard", hoard)
     out, expected = tmp_path / "out", serial(inputs, tmp_path / "serial", model, polygons=False)
     result, events = batch(retries=0)
     assert (result.done, result.failed, result.exit_code) == (4, 1, 3)
@@ -115,13 +90,9 @@ def test_a_worker_that_takes_too_much_memory_is_stopped_and_the_batch_goes_on(
     assert not list(out.glob(".geounet-*"))
 
 
-def _ask_for_too_much():
-    np.empty(1 << 44)  # 128 TiB
-
-
 def test_memory_that_there_is_not_fails_one_scene(cluster, batch, inputs, model, tmp_path):
     make_scene(inputs / "vast.tif", seed=9, height=80, width=80)
-    _in_workers(cluster, _meddle, "vast", _ask_for_too_much)
+    _in_workers(cluster, meddle, "vast", ask_for_too_much)
     result, events = batch(retries=1)
     assert (result.done, result.failed) == (4, 1)
     assert [e.kind for e in events if e.uri and e.uri.endswith("vast.tif")][-1] == "failed"
@@ -134,16 +105,10 @@ def test_memory_that_there_is_not_fails_one_scene(cluster, batch, inputs, model,
 # -- disk ------------------------------------------------------------------------------------------
 
 
-def _limit_files(size):
-    """In a worker: no file may be larger. A limit on a file's size stands for the disk."""
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most if size is None else size, most))
-
-
 @pytest.fixture
 def limit_files(cluster):
-    yield lambda size: _in_workers(cluster, _limit_files, size)
-    _in_workers(cluster, _limit_files, None)
+    yield lambda size: _in_workers(cluster, allow_files, size)
+    _in_workers(cluster, allow_files, None)
 
 
 def test_a_scene_that_there_is_no_room_for(batch, inputs, model, tmp_path, limit_files):
@@ -185,15 +150,6 @@ def test_a_full_disk_stops_the_batch_and_leaves_the_rest(batch, inputs, tmp_path
 # -- workers that die ------------------------------------------------------------------------------
 
 
-def _die(job, result):
-    """An extra that kills the worker over one scene, each time."""
-    if job.scene.stem == "deadly":
-        with (result.outputs["mask"].parent.parent / "deaths").open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {}
-
-
 def _deaths(folder):
     return len((folder / "deaths").read_text().splitlines())
 
@@ -202,7 +158,7 @@ def test_scenes_that_wait_in_a_worker_that_dies_are_not_blamed(batch, inputs, tm
     for i in range(4, 10):
         make_scene(inputs / f"s{i}.tif", seed=i, height=70, width=90)
     make_scene(inputs / "deadly.tif", seed=9, height=80, width=80)
-    result, _ = batch(retries=0, extras=(_die,))
+    result, _ = batch(retries=0, extras=(die,))
     assert (result.done, result.failed) == (10, 1)
     assert _deaths(tmp_path) == 1
     entry = entries(tmp_path / "out")["deadly"]
@@ -215,7 +171,7 @@ def test_a_clusters_own_retries_count(batch, inputs, tmp_path):
     make_scene(inputs / "deadly.tif", seed=9, height=80, width=80)
     own = {**_SETTINGS, "distributed.scheduler.allowed-failures": 3}
     with two_workers(settings=own) as address:
-        result, events = batch(scheduler=address, retries=1, extras=(_die,))
+        result, events = batch(scheduler=address, retries=1, extras=(die,))
     assert (result.done, result.failed) == (4, 1)
     assert _deaths(tmp_path) == 2
     entry = entries(tmp_path / "out")["deadly"]
@@ -227,17 +183,13 @@ def test_a_clusters_own_retries_count(batch, inputs, tmp_path):
 # -- GPUs that there are not -----------------------------------------------------------------------
 
 
-def _pretend(count):
-    clusters.count_gpus = lambda: count
-
-
 @pytest.fixture
 def one_gpu(cluster, monkeypatch):
     monkeypatch.setattr(clusters, "count_gpus", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    _in_workers(cluster, _pretend, 1)
+    _in_workers(cluster, pretend_gpus, 1)
     yield
-    _in_workers(cluster, _pretend, 0)
+    _in_workers(cluster, pretend_gpus, 0)
 
 
 def test_a_layout_that_would_share_a_gpu_is_refused(batch, one_gpu, tmp_path):
