@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 @contextmanager
 def little_space(size: int) -> Iterator[None]:
     """No file may grow beyond so many bytes."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
     try:

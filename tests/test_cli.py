@@ -18,6 +18,7 @@ import rioxarray  # noqa: F401 - registers .rio
 import torch
 import xarray as xr
 from affine import Affine
+from disks import little_space
 from models import tiny_model
 from safetensors.torch import save_file
 
@@ -575,31 +576,21 @@ def test_the_other_commands_report_in_one_line_too(call, command):
     assert "nowhere.x" in line
 
 
-# -- in a process of its own -----------------------------------------------------------------------
-
-LIMITED = """
-import resource, sys
-from geounet.cli import main
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-main()
-"""
-
-
-def test_a_full_disk(scene, network, tmp_path):
+def test_a_full_disk(call, scene, network, tmp_path):
     """A limit on the size of a file stands for the disk."""
     out = tmp_path / "out"
-    command = [sys.executable, "-c", LIMITED, "60000", "run", scene, "-o", out, "-m", network]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert done.stdout == ""
+    with little_space(60_000):
+        code, said, err = call("run", scene, "-o", out, "-m", network)
+    assert (code, said) == (1, "")
     # What libtiff, SQLite and GDAL print themselves comes before; geounet says one thing, last.
-    *_, last = lines = done.stderr.splitlines()
+    *_, last = lines = err.splitlines()
     assert last.startswith("geounet: error: ")
     assert sum(line.startswith("geounet: ") for line in lines) == 1
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
     assert not out.exists()
 
+
+# -- in a process of its own -----------------------------------------------------------------------
 
 STOPPABLE = """
 import signal

@@ -7,8 +7,6 @@ probability is green / (green + nir).
 import gc
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,6 +27,7 @@ import rasterio.shutil
 import shapely
 import torch
 from affine import Affine
+from disks import little_space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import Ratio, ratio_model
@@ -1153,29 +1152,12 @@ def test_a_check_of_outputs_sees_a_folder_that_cannot_be_written_to(make_water, 
     assert not (tmp_path / "new").exists()
 
 
-FULL = """
-import resource, sys, warnings
-sys.path.insert(0, sys.argv[4])
-from test_pipeline import _model
-from geounet import pipeline
-from geounet.errors import OutputError
-pipeline.load_model = lambda _: _model()
-limit = int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try: print("done", pipeline.run(sys.argv[1], output=sys.argv[2]).pixels)
-except OutputError as error: print("OutputError", error)
-"""
-
-
-def test_a_full_disk_is_an_output_error_and_leaves_nothing(make_water, tmp_path, request):
+def test_a_full_disk_is_an_output_error_and_leaves_nothing(make_water, model, tmp_path):
     """Invariant 7; the polygons fit, the mask's blocks do not."""
     path, _ = make_water(900, 40)
     out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path), str(out), "250000", str(request.path.parent)],
-        capture_output=True, text=True, timeout=180, check=True,
-    )  # fmt: skip
-    assert done.stdout.startswith("OutputError"), done.stdout
+    with little_space(250_000), pytest.raises(OutputError):
+        run(path, output=out)
     assert _files(out) == []
 
 
