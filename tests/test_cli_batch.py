@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from models import tiny_model
+from models import compiled, tiny_model
 
 from geounet.archive import BatchResult, Event, Manifest
 from geounet.archive.manifest import Planned, Stage
@@ -18,7 +18,7 @@ from geounet.cli import main
 
 @pytest.fixture
 def network(tmp_path):
-    return tiny_model(tmp_path)
+    return compiled(tiny_model(tmp_path))
 
 
 @pytest.fixture
