@@ -139,7 +139,7 @@ def rows(folder):
 
 def test_a_training_that_was_killed_goes_on(folder):
     command = [sys.executable, "-m", "geounet.cli", "train", folder / "config.toml", "--steps",
-               "60", "--set", "augment.rotation=true"]  # fmt: skip
+               "60", "--set", "augment.rotation=true", "--set", "validate_every=5"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     checkpoint = folder / "run" / "last.ckpt"
     deadline = time.monotonic() + 120
@@ -147,12 +147,12 @@ def test_a_training_that_was_killed_goes_on(folder):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 2 <= len(rows(folder / "run")) * 2 < 60
+    assert 1 <= len(rows(folder / "run")) < 12
     # In processes too: tests before this one may have left torch another number of threads.
     subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
     subprocess.run([*command, "-o", folder / "whole"], stderr=subprocess.DEVNULL, check=True)
     assert rows(folder / "run") == rows(folder / "whole")
-    assert len(rows(folder / "run")) == 30
+    assert len(rows(folder / "run")) == 12
 
 
 def test_audit(call, folder):
