@@ -53,10 +53,14 @@ def allow_files(size: int | None) -> None:
 
 
 def die(job: Job, result: RunResult) -> dict[str, Path]:
-    """An extra that kills the worker over one scene, each time."""
+    """An extra that kills the worker over one scene, each time, once the batch knows of it."""
     if job.scene.stem == "deadly":
-        time.sleep(2)  # so that the batch has heard that the scene was begun, and counts it
-        with (result.outputs["mask"].parent.parent / "deaths").open("a") as file:
+        folder = result.outputs["mask"].parent.parent
+        until = time.monotonic() + 60
+        while not (folder / "heard").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        (folder / "heard").unlink()
+        with (folder / "deaths").open("a") as file:
             file.write(f"{os.getpid()}\n")
         os.kill(os.getpid(), signal.SIGKILL)
     return {}

@@ -257,7 +257,8 @@ class Drive:
             large=self._orders.settings.large if self._slots > 1 else None,
             extras=self._extras(),
         )
-        key = f"scene-{scene.id}-{attempt}-{self._token}"
+        # One of its own each time: under a key of before Dask may give the answer of before.
+        key = f"scene-{scene.id}-{attempt}-{self._spared[scene.id]}-{self._token}"
         future = self._team.client.submit(
             segment, task, key=key, resources=self._team.resources or None, pure=False
         )
