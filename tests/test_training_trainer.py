@@ -565,6 +565,26 @@ def test_answers_lie_where_the_pixels_do():
         assert torch.allclose(Teacher(net).answer(batch, generator), plain, atol=1e-6)
 
 
+def test_a_teacher_sees_the_bands_that_its_student_does_without():
+    torch.manual_seed(0)
+    net = Segmenter(nn.Conv2d(2, 2, 1), Normalisation(mean=(-1.0,) * 2, std=(1.0,) * 2)).eval()
+    batch = drawn()
+    batch.pixels, batch.present = batch.pixels.repeat(1, 2, 1, 1), batch.present.repeat(1, 2)
+
+    def answer():
+        return Teacher(net).answer(batch, torch.Generator().manual_seed(1))
+
+    both = answer()
+    for _ in range(2):  # once left out, and once more
+        batch.leave_out(torch.tensor([[True, False], [True, True]]))
+        assert batch.present.tolist() == [[True, False], [True, True]]
+        assert not batch.pixels[0, 1].any()
+        assert torch.equal(answer(), both)
+    batch.whole = None
+    assert not torch.allclose(answer()[0], both[0], atol=1e-3)
+    assert torch.equal(answer()[1], both[1])
+
+
 def test_every_symmetry_is_drawn():
     net, batch, generator = network(dropout=0).eval(), drawn(), torch.Generator().manual_seed(0)
     answers = [Teacher(net).answer(batch, generator) for _ in range(80)]

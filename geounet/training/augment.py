@@ -749,8 +749,7 @@ class BandPatterns:
         lone = torch.rand(n, bands, generator=generator, device=device) < 3 * self.drop
         lone &= torch.rand(n, 1, generator=generator, device=device) < 0.1
         lone[:, list(self.required)] = False
-        batch.present &= kept & ~lone
-        batch.pixels *= batch.present[:, :, None, None]
+        batch.leave_out(kept & ~lone)
 
     def _fill_swap(self, batch: Batch) -> None:
         if self.swap is None:

@@ -38,6 +38,14 @@ class Batch:
     Of a narrow type, uint8 or, where mixed pixels have their shares (``shares``), int16."""
     origin: tuple[str, ...] = ()
     """Where each window comes from, for messages."""
+    whole: tuple[Tensor, Tensor] | None = None
+    """``pixels`` and ``present`` with the bands that `leave_out` took; None where it took none."""
+
+    def leave_out(self, keep: Tensor) -> None:
+        """Let bands go missing: those that ``keep``, ``[N, C]`` bool, does not name."""
+        self.whole = self.whole or (self.pixels, self.present)
+        self.present = self.present & keep
+        self.pixels = self.pixels * self.present[:, :, None, None]
 
 
 class PixelSource(Protocol):

@@ -4,7 +4,9 @@ A network answers a window and its mirror image a little differently, and the me
 over the square's eight symmetries is better than each. That mean costs eight passes. A student gets
 near it in one: each batch it learns what the teacher says under one symmetry drawn by chance, and
 as cross-entropy is linear in its target, that comes to learning the mean (distillation: Hinton,
-Vinyals and Dean 2015, arXiv:1503.02531).
+Vinyals and Dean 2015, arXiv:1503.02531). Where the student does without some of the scene's bands,
+the teacher has them: what it sees by them is privileged information (Lopez-Paz et al. 2016,
+arXiv:1511.03643).
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Teacher:
 
     @torch.no_grad()
     def answer(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Probabilities ``[N, K, h, w]`` of a batch as it stands, seen under one symmetry.
+        """Probabilities ``[N, K, h, w]`` of a batch, seen under one symmetry with all its bands.
 
         Args:
             batch: on the network's device.
@@ -45,9 +47,9 @@ class Teacher:
         """
         device = generator.device
         code = int(torch.randint(SYMMETRIES, (1,), generator=generator, device=device))
-        gain = batch.present.float()
-        pixels, observed = turned(batch.pixels, code), turned(batch.observed, code)
-        logits: Tensor = self.network(pixels, gain, torch.zeros_like(gain), observed)
+        pixels, present = batch.whole or (batch.pixels, batch.present)
+        gain, observed = present.float(), turned(batch.observed, code)
+        logits: Tensor = self.network(turned(pixels, code), gain, torch.zeros_like(gain), observed)
         return turned_back(logits.float(), code).softmax(1)
 
     def loss(self, logits: Tensor, answer: Tensor, observed: Tensor) -> Tensor:

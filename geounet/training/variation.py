@@ -96,8 +96,7 @@ class BandDropout:
         draw = torch.rand(batch.present.shape, generator=generator, device=generator.device)
         keep = draw >= self.chance
         keep[:, [i for i in range(keep.shape[1]) if i not in self.optional]] = True
-        batch.present &= keep
-        batch.pixels *= batch.present[:, :, None, None]
+        batch.leave_out(keep)
 
 
 @dataclass(frozen=True)
