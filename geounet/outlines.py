@@ -821,15 +821,16 @@ def _tables(
             outliner = Outliner(
                 source.width, shaping, shoreline=shoreline, probability=level is not None
             )
-            found = np.zeros(256, np.bool_)
+            water = white = False
             for window in _windows(source):
                 codes, stored = _read(source, level, window, level_of(shaping.threshold))
                 outliner.add(codes, stored)
-                found[codes] = True
+                water = water or bool((codes == 1).any())
+                white = white or bool((codes == NOT_OBSERVED).any())
                 if on_progress:
                     on_progress(Progress(window.row_off + window.height, source.height))
-            if shaping.code == 1 and level is not source:
-                _warn_of_white(source, found)
+            if shaping.code == 1 and level is not source and white and not water:
+                _warn_of_white(source)
             place, extra = (source.transform, source.crs), _provenance(source)
     except RasterioError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
@@ -837,9 +838,9 @@ def _tables(
     return outliner.tables(*place, to_crs=to_crs, extra=extra)
 
 
-def _warn_of_white(source: rasterio.DatasetReader, found: Bools) -> None:
+def _warn_of_white(source: rasterio.DatasetReader) -> None:
     """Say it where 255 may well mean water, as in masks that are pictures: white on black."""
-    if found[NOT_OBSERVED] and not found[1] and source.nodata != NOT_OBSERVED:
+    if source.nodata != NOT_OBSERVED:
         warnings.warn(
             f"in a mask 1 is water and 255 is not observed; {shown(source.name)} holds 255, which "
             f"it does not call nodata, and no 1. If 255 is water there, make it 1 first "
