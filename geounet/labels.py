@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import geopandas
 import numpy as np
+import pyogrio
 import shapely
 from affine import Affine
 from rasterio.errors import RasterioError
@@ -413,11 +414,21 @@ def _along(transform: Affine, points: ArrayLike) -> NDArray[np.float64]:
 
 
 def _read_polygons(path: Path, grid: Grid) -> geopandas.GeoDataFrame:
+    layers: list[str] = []
     try:
-        reader = geopandas.read_parquet if path.suffix == ".parquet" else geopandas.read_file
-        frame = reader(path)
+        if path.suffix == ".parquet":
+            frame = geopandas.read_parquet(path)
+        else:  # a GeoPackage may also hold tables without geometry, as of styles
+            layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+            frame = geopandas.read_file(path, layer=layers[0] if layers else None)
     except Exception as error:
         raise SceneError(f"labels must be a file of polygons: {path}: {error}.") from error
+    if len(layers) > 1:
+        raise SceneError(
+            f"labels must be one layer; {path} has {', '.join(layers)}: write the one that is "
+            f"meant to another file (ogr2ogr {path.stem}.fgb {path.name} {layers[0]}, say), and "
+            f"move this one away."
+        )
     frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
     if frame.empty or not frame.geom_type.isin(["Polygon", "MultiPolygon"]).all():
         kinds = ", ".join(sorted(set(frame.geom_type))) or "nothing"

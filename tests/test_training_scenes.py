@@ -1,5 +1,7 @@
 import geopandas
 import numpy as np
+import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -243,6 +245,20 @@ def test_classes_are_read_whatever_their_letters(tmp_path, column):
     frame.assign(**{column: ["Water", "LAND ", "unknown", "1"]}).to_file(found.label)
     burned = open_labels(found, LabelRules()).read(Window(0, 0, 40, 50))
     assert burned[[10, 20, 35, 2], [10, 30, 33, 48]].tolist() == [1, 0, 255, 1]
+
+
+def test_layers_of_a_geopackage(tmp_path):
+    """QGIS keeps styles in a table beside the polygons; of two layers of polygons one is meant."""
+    found = polygons(tmp_path, BLOBS)
+    frame, area = geopandas.read_file(found.label), Window(0, 0, 40, 50)
+    expected = open_labels(found, LabelRules()).read(area)
+    found.label.unlink()
+    pyogrio.write_dataframe(pd.DataFrame({"styleQML": ["<qgis/>"]}), found.label, "styles")
+    frame.to_file(found.label, layer="lakes", mode="a")
+    assert np.array_equal(open_labels(found, LabelRules()).read(area), expected)
+    frame.to_file(found.label, layer="rivers", mode="a")
+    with pytest.raises(SceneError, match=r"one layer; .* has lakes, rivers: .* a\.gpkg lakes,"):
+        open_labels(found, LabelRules())
 
 
 def test_a_file_without_polygons_says_how_to_label_land(tmp_path):
