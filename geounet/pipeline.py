@@ -438,7 +438,8 @@ def predict_strips(
     """Predict output rows from the top down.
 
     A task owns rows, not windows: it predicts every window that touches its rows and drops what
-    lies outside them, so that the strips of two tasks fit together as if one had made them.
+    lies outside them, so that the strips of two tasks fit together as if one had made them. A strip
+    comes once the row of windows after it is predicted, or on its way to be on a card.
 
     Args:
         job: what to run.
