@@ -134,6 +134,7 @@ class FreeEngine:
     """Probabilities of water out of one comparison of two bands' stored numbers."""
 
     channels = 3
+    behind = 0
 
     def __init__(self, *_: object, **__: object) -> None: ...
 

@@ -438,8 +438,7 @@ def predict_strips(
     """Predict output rows from the top down.
 
     A task owns rows, not windows: it predicts every window that touches its rows and drops what
-    lies outside them, so that the strips of two tasks fit together as if one had made them. A strip
-    comes once the row of windows after it is predicted, or on its way to be on a card.
+    lies outside them, so that the strips of two tasks fit together as if one had made them.
 
     Args:
         job: what to run.
@@ -462,7 +461,7 @@ def predict_strips(
         job.scene, job.inputs.read, job.plan.rows, indices, margin=margin, clock=clock
     )
     with closing(ahead(reading)) as window_rows, job.scene.open_clouds() as clouds:
-        last: Callable[[], Strip] | None = None
+        strips: deque[Callable[[], Strip]] = deque()
         for done, row in enumerate(clock.over("wait for reader", window_rows), start=1):
             windows = engine.predict(row.dn, row.valid, job.plan.cols)
             for col, scores in clock.over("predict", windows):
@@ -477,11 +476,12 @@ def predict_strips(
                 decided = engine.decide(scores[:, keep], valid, job.config.threshold)
             if on_progress:
                 on_progress(Progress(done * across, len(indices) * across))
-            if last:  # only now: while a card is waited for, it has this row's work already
-                yield last()
-            last = partial(_strip, start + skip, decided, clouds, clock) if len(valid) else None
-        if last:
-            yield last()
+            if len(valid):
+                strips.append(partial(_strip, start + skip, decided, clouds, clock))
+            if len(strips) > engine.behind:
+                yield strips.popleft()()
+        for strip in strips:
+            yield strip()
 
 
 def _strip(
@@ -678,7 +678,7 @@ def _write(
     clock: Clock,
     strips: Generator[Strip],
 ) -> tuple[_Outputs, int]:
-    """Write strips as they come; the writer thread is at most one behind.
+    """Write strips as they come; the writer thread is at most two behind.
 
     While it finishes the rasters, this one makes and writes the polygons. Without a CRS they take
     turns, as both silence warnings then, which threads can't do side by side.
@@ -691,7 +691,7 @@ def _write(
             with closing(strips):
                 for strip in strips:
                     waiting.append(pool.submit(outputs.write, strip))
-                    if len(waiting) > 1:
+                    if len(waiting) > 2:
                         _await(waiting.popleft(), clock)
             for future in waiting:
                 _await(future, clock)

@@ -37,6 +37,13 @@ class Engine(Protocol):
     """Windows predicted at once; it may be set between rows."""
 
     @property
+    def behind(self) -> int:
+        """Rows of windows to predict before what was decided is asked for.
+
+        0 where that is there at once; 1 on a card, so that it has work while it is waited for.
+        """
+
+    @property
     def channels(self) -> int:
         """Channels of the scores: one a class."""
 
@@ -73,8 +80,8 @@ class Engine(Protocol):
             threshold: least probability of water.
 
         Returns:
-            What gives the mask codes and water probability when it is called. It waits for a card
-            that is not so far yet: called when the card has its next work, it keeps none waiting.
+            What gives the mask codes and water probability when it is called, and waits for a card
+            that is not so far yet: see `behind`.
 
         Raises:
             ModelError: the network gave scores that are no numbers; here or when that is called.

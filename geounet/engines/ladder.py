@@ -142,6 +142,11 @@ class Ladder:
         """Windows predicted at once, as it stands."""
         return self._engine.batch
 
+    @property
+    def behind(self) -> int:
+        """Rows of windows to predict before what was decided is asked for."""
+        return self._home.behind
+
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """A float32 array of zeros, to be asked for before all else: it decides where sums are."""
         try:

@@ -150,6 +150,9 @@ class OpenVinoEngine:
         self._numbers = "bf16" if precision == "bfloat16" and has_bfloat16() else "f32"
         self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
 
+    behind = 0
+    """What was decided is there at once: see `Engine`."""
+
     @property
     def channels(self) -> int:
         """Channels of the scores: one a class."""

@@ -88,6 +88,11 @@ class TorchEngine:
         return len(self._spec.classes)
 
     @property
+    def behind(self) -> int:
+        """Rows of windows to predict before what was decided is asked for: see `Engine`."""
+        return 0 if self._on_cpu else 1
+
+    @property
     def _on_cpu(self) -> bool:
         """Scores are then numpy arrays: blending and deciding take a tenth of torch's time."""
         return self.device.type == "cpu"
