@@ -49,6 +49,7 @@ from geounet.outlines import (
     Shaping,
     Site,
     check_crs,
+    is_probability,
     reshaped,
     table_of,
 )
@@ -128,7 +129,7 @@ def _mask_grid(path: str | os.PathLike[str]) -> Grid:
 
 def _way_on(source: rasterio.DatasetReader) -> str:
     """What to do with a raster that is no mask."""
-    if math.isclose(source.scales[0], PROBABILITY_SCALE):
+    if is_probability(source):
         return "It is a water probability; give the mask that was written beside it."
     return MAKE_ONE
 

@@ -182,9 +182,8 @@ def transects(
         names = [str(number) for number in range(len(cast))]
     paths = [ground.path(name, line) for name, line in zip(names, lines, strict=True)]
     rows: list[_Row] = []
-    called = _called(sources)
-    for number, source in enumerate(sources, start=1):
-        rows += _measure(source, called[number - 1], paths, lines.crs, pick)
+    for number, (source, called) in enumerate(zip(sources, _called(sources), strict=True), start=1):
+        rows += _measure(source, called, paths, lines.crs, pick)
         if on_progress:
             on_progress(Progress(number, len(sources)))
     _warn_of_turned(rows)

@@ -58,6 +58,7 @@ __all__ = [
     "Shaping",
     "Site",
     "check_crs",
+    "is_probability",
     "polygonize",
     "reshaped",
     "table_of",
@@ -821,15 +822,17 @@ def _tables(
             outliner = Outliner(
                 source.width, shaping, shoreline=shoreline, probability=level is not None
             )
+            suspect = shaping.code == 1 and level is not source and source.nodata != NOT_OBSERVED
             water = white = False
             for window in _windows(source):
                 codes, stored = _read(source, level, window, level_of(shaping.threshold))
                 outliner.add(codes, stored)
-                water = water or bool((codes == 1).any())
-                white = white or bool((codes == NOT_OBSERVED).any())
+                if suspect:
+                    water = water or bool((codes == 1).any())
+                    white = white or bool((codes == NOT_OBSERVED).any())
                 if on_progress:
                     on_progress(Progress(window.row_off + window.height, source.height))
-            if shaping.code == 1 and level is not source and white and not water:
+            if white and not water:
                 _warn_of_white(source)
             place, extra = (source.transform, source.crs), _provenance(source)
     except RasterioError as error:
@@ -840,14 +843,13 @@ def _tables(
 
 def _warn_of_white(source: rasterio.DatasetReader) -> None:
     """Say it where 255 may well mean water, as in masks that are pictures: white on black."""
-    if source.nodata != NOT_OBSERVED:
-        warnings.warn(
-            f"in a mask 1 is water and 255 is not observed; {shown(source.name)} holds 255, which "
-            f"it does not call nodata, and no 1. If 255 is water there, make it 1 first "
-            f"(gdal_calc.py --calc 'A == 255').",
-            GeounetWarning,
-            stacklevel=4,
-        )
+    warnings.warn(
+        f"in a mask 1 is water and 255 is not observed; {shown(source.name)} holds 255, which it "
+        f"does not call nodata, and no 1. If 255 is water there, make it 1 first "
+        f"(gdal_calc.py --calc 'A == 255').",
+        GeounetWarning,
+        stacklevel=4,
+    )
 
 
 def vectorize_to_files(
@@ -915,7 +917,7 @@ def _open_pair(
 ) -> tuple[rasterio.DatasetReader, rasterio.DatasetReader | None]:
     """The mask and the probability; without a mask the probability twice."""
     first = _open(stack, path)
-    if _is_probability(first):
+    if is_probability(first):
         if probability is not None:
             raise ConfigError(f"{shown(path)} is a probability already; give a mask, or it alone.")
         return first, first
@@ -925,7 +927,7 @@ def _open_pair(
     if (second.shape, second.transform, second.crs) != (first.shape, first.transform, first.crs):
         names = shown(path), shown(probability)
         raise SceneError(f"the mask {names[0]} and the probability {names[1]} differ in grid.")
-    if not _is_probability(second):
+    if not is_probability(second):
         raise SceneError(f"{shown(probability)} is no water probability in steps of 1/250.")
     return first, second
 
@@ -941,7 +943,8 @@ def _open(stack: ExitStack, path: str | os.PathLike[str]) -> rasterio.DatasetRea
     return source
 
 
-def _is_probability(source: rasterio.DatasetReader) -> bool:
+def is_probability(source: rasterio.DatasetReader) -> bool:
+    """Whether a raster is a water probability in geounet's steps, and no mask, by its scale."""
     return bool(np.isclose(source.scales[0], PROBABILITY_SCALE))
 
 

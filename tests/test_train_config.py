@@ -46,6 +46,8 @@ def test_keyword_arguments_are_relative_to_the_working_folder():
         ({"loss": {"gama": 2}}, "no option 'loss.gama'; did you mean 'gamma'"),
         ({"loss": {"name": "hinge"}}, "loss.name should be .*'bce'.* got 'hinge'"),
         ({"steps": 0}, "steps should be .* got 0"),
+        ({"optimiser": {"rate": 0}}, "optimiser.rate should be .* got 0"),
+        ({"optimiser": {"accumulate": 0}}, "optimiser.accumulate should be .* got 0"),
         ({"steps": 5, "epochs": 1}, "steps or epochs, not both"),
         ({"bands": ["B03", "B99"]}, "bands: not known: B99"),
         ({"bands": ["B03", "green"]}, "each band may be named once"),
