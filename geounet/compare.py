@@ -35,9 +35,7 @@ from geounet import remote
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import (
     CLASSES,
-    MAKE_ONE,
     NOT_OBSERVED,
-    PROBABILITY_SCALE,
     RasterWriter,
     mask_writer,
     probability_writer,
@@ -49,6 +47,7 @@ from geounet.outlines import (
     Shaping,
     Site,
     check_crs,
+    check_known,
     is_probability,
     reshaped,
     table_of,
@@ -118,20 +117,12 @@ def grid_of(source: rasterio.DatasetReader) -> Grid:
 def _mask_grid(path: str | os.PathLike[str]) -> Grid:
     """The grid of a file that must be a mask."""
     with open_raster(path, what="mask") as source:
-        if source.dtypes != ("uint8",) or source.scales[0] != 1:
+        if is_probability(source, path):
             raise SceneError(
-                f"a mask has one uint8 band of codes; {shown(path)} has {source.count} of type "
-                f"{', '.join(sorted(set(source.dtypes)))} with scale {source.scales[0]:g}. "
-                f"{_way_on(source)}"
+                f"a mask is wanted; {shown(path)} is a water probability. Give the mask that was "
+                f"written beside it."
             )
         return grid_of(source)
-
-
-def _way_on(source: rasterio.DatasetReader) -> str:
-    """What to do with a raster that is no mask."""
-    if is_probability(source):
-        return "It is a water probability; give the mask that was written beside it."
-    return MAKE_ONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +153,8 @@ class _Placed:
                     return self._read_lattice(source, self.offset, rows)
                 return self._read_warped(source, rows)
         except (RasterioError, OSError) as error:
-            raise SceneError(f"{self.path} cannot be read: {error} Get it again.") from error
+            called = shown(self.path)
+            raise SceneError(f"{called} cannot be read: {error} Get it again.") from error
 
     def _read_lattice(
         self, source: rasterio.DatasetReader, offset: tuple[int, int], rows: tuple[int, int]
@@ -862,8 +854,7 @@ def neighbour(path: str | os.PathLike[str], own: str, other: str) -> str | None:
 
 def _place_probability(path: str, own: Grid, grid: Grid) -> _Placed:
     with open_raster(path, what="probability") as source:
-        fits = source.dtypes == ("uint8",) and math.isclose(source.scales[0], PROBABILITY_SCALE)
-        if not fits or grid_of(source) != own:
+        if not is_probability(source, path) or grid_of(source) != own:
             raise SceneError(
                 f"a probability is uint8 in steps of 1/250, on the grid of the mask beside it; "
                 f"{shown(path)} is not. Make it again, or move it away."
@@ -890,6 +881,7 @@ def _merge(
         merit, chance = _MERIT[own], None
         if layer.probability:
             chance = layer.probability.read(rows)
+            check_known(own, chance, layer.probability.path)
             merit += _CONFIDENCE[chance] * (own <= 1)
         part = slice(*layer.mask.cols)
         better = merit > best[:, part]

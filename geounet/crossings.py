@@ -34,7 +34,8 @@ from geounet import remote
 from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
-from geounet.mask import MAKE_ONE, NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.mask import NOT_OBSERVED
+from geounet.outlines import is_probability
 from geounet.products.raster import (
     file_name,
     iso_time,
@@ -372,7 +373,7 @@ def _read_baseline(path: str | os.PathLike[str]) -> tuple[gpd.GeoSeries, list[st
     whole = shapely.get_type_id(merged) == shapely.GeometryType.LINESTRING
     if not kinds or not set(kinds) <= {"LineString", "MultiLineString"} or not whole.all():
         raise SceneError(
-            f"a baseline or transects are a file of lines, each in one piece; {path} has "
+            f"a baseline or transects are a file of lines, each in one piece; {shown(path)} has "
             f"{len(frame)} features of type {', '.join(kinds) or 'none'}."
         )
     named = [column for column in _NAME_COLUMNS if column in frame]
@@ -382,17 +383,22 @@ def _read_baseline(path: str | os.PathLike[str]) -> tuple[gpd.GeoSeries, list[st
     return gpd.GeoSeries(merged, crs=frame.crs), names
 
 
-def _read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
+def _read_vectors(path: str | os.PathLike[str], called: str = "") -> gpd.GeoDataFrame:
     """Features with a geometry of any file that OGR or GeoParquet reads.
+
+    Args:
+        path: the file.
+        called: what to call it in an error, where that is something else.
 
     Raises:
         SceneError: it cannot be read, or holds no geometry.
     """
+    called = called or shown(path)
     if remote.is_remote(str(path)):
         with TemporaryDirectory() as folder:  # OGR tells some formats by the file's name
             copy = Path(folder, file_name(path))
             copy.write_bytes(remote.fetch(str(path)))
-            return _read_vectors(copy)
+            return _read_vectors(copy, called)
     try:
         if Path(path).suffix.lower() in (".parquet", ".geoparquet"):
             frame = gpd.read_parquet(path)
@@ -400,9 +406,9 @@ def _read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
             frame = pyogrio.read_dataframe(path)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-        raise SceneError(f"a file of lines is wanted; {path} cannot be read: {reason}.") from error
+        raise SceneError(f"lines are wanted; {called} cannot be read: {reason}.") from error
     if not isinstance(frame, gpd.GeoDataFrame):
-        raise SceneError(f"a file of lines is wanted; {path} has no geometry.")
+        raise SceneError(f"lines are wanted; {called} has no geometry.")
     return frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
 
 
@@ -480,13 +486,14 @@ def _meet(
         if raster is None:
             shores = _read_vectors(source)
             when = _date_of_lines(shores) or date_in_name(name)
-            return when, _meet_lines(shown(source), shores, paths, crs)
+            return when, _meet_lines(source, shores, paths, crs)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=256 << 20))
         try:
             when = time_of(raster) or date_in_name(name)
             return when, _meet_raster(source, raster, paths, crs)
         except RasterioError as error:
-            raise SceneError(f"{source} cannot be read: {error} Get it again.") from error
+            called = shown(source)
+            raise SceneError(f"{called} cannot be read: {error} Get it again.") from error
 
 
 def _date_of_lines(shores: gpd.GeoDataFrame) -> str:
@@ -532,14 +539,14 @@ def _mover(
         return lambda points: points
     if own is None or crs is None:
         raise SceneError(
-            f"transects and shorelines need a CRS each; {source} has "
+            f"transects and shorelines need a CRS each; {shown(source)} has "
             f"{'none' if own is None else own.to_string()} and the transects have "
             f"{'none' if crs is None else crs.to_string()}."
         )
     try:
         transform = pyproj.Transformer.from_crs(crs, own, always_xy=True).transform
     except ProjError as error:
-        raise SceneError(f"the transects cannot be put on {source}: {error}") from error
+        raise SceneError(f"the transects cannot be put on {shown(source)}: {error}") from error
     return lambda points: np.stack(transform(*points.T), axis=1)
 
 
@@ -551,9 +558,10 @@ def _meet_lines(
 ) -> list[_Meeting]:
     """Where transects cross shorelines."""
     if not shores.geom_type.isin(("LineString", "MultiLineString")).all():
+        kinds = ", ".join(sorted(set(shores.geom_type)))
         raise SceneError(
-            f"shorelines are lines; {source} holds {', '.join(sorted(set(shores.geom_type)))}. "
-            f"Give the mask, the probability or the shorelines instead of polygons."
+            f"shorelines are lines; {shown(source)} holds {kinds}. Give the mask, the probability "
+            f"or the shorelines instead of polygons."
         )
     move = _mover(source, shores.crs, crs)
     moved = [_beside_lines(move(path.points), shores) for path in paths]
@@ -611,14 +619,7 @@ def _meet_raster(
     crs: pyproj.CRS | None,
 ) -> list[_Meeting]:
     """Where transects cross the shore of a mask or a water probability."""
-    smooth = math.isclose(raster.scales[0], PROBABILITY_SCALE)
-    if raster.dtypes != ("uint8",) or not (smooth or raster.scales[0] == 1):
-        types = ", ".join(sorted(set(raster.dtypes)))
-        raise SceneError(
-            f"a mask (uint8 codes) or a water probability (uint8 in steps of 1/250) is wanted; "
-            f"{shown(source)} has {raster.count} bands of type {types} "
-            f"with scale {raster.scales[0]:g}. {MAKE_ONE}"
-        )
+    smooth = is_probability(raster, source)
     own = pyproj_crs(raster.crs)
     move = _mover(source, own, crs)
     middle = along(raster.transform, np.array([(raster.width / 2, raster.height / 2)]))[0, 0]

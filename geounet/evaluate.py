@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pyproj
 import shapely
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.labels import UNKNOWN, LabelRules, find_pairs, open_labels
 from geounet.model import Model, load_model
 from geounet.tiling import Window
+from geounet.vectors import ground_lengths, pyproj_crs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -734,18 +734,11 @@ def pixel_size(grid: Grid) -> tuple[float, float]:
 
     A local CRS is flat, in its own units; without a CRS units are taken as metres.
     """
-    a, b, c, d, e, f, *_ = grid.transform
-    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt()) if grid.crs else None
-    if crs is None or crs.geodetic_crs is None:
-        unit = crs.axis_info[0].unit_conversion_factor if crs else 1.0
-        return math.hypot(b, e) * unit, math.hypot(a, d) * unit
-    cols = grid.width / 2 + np.array([0, 0, -0.5, 0.5])
-    rows = grid.height / 2 + np.array([-0.5, 0.5, 0, 0])
-    to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    lon, lat = to_lonlat.transform(a * cols + b * rows + c, d * cols + e * rows + f)
-    geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
-    _, _, metres = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
-    return float(metres[0]), float(metres[1])
+    row, col = (size / 2 for size in grid.shape)
+    sides = [[(col, row - 0.5), (col, row + 0.5)], [(col - 0.5, row), (col + 0.5, row)]]
+    crs = pyproj_crs(grid.crs)
+    height, width = ground_lengths(shapely.linestrings(sides), grid.transform, crs).tolist()
+    return height, width
 
 
 def restrict_bands(scene: Scene, pattern: str) -> Scene:

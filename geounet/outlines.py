@@ -8,6 +8,7 @@ Clean-up looks at whole polygons and works in pixels, so that it means the same 
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from contextlib import ExitStack
@@ -58,6 +59,7 @@ __all__ = [
     "Shaping",
     "Site",
     "check_crs",
+    "check_known",
     "is_probability",
     "polygonize",
     "reshaped",
@@ -75,6 +77,8 @@ Geometries: TypeAlias = NDArray[np.object_]
 
 LAYERS: Mapping[str, Layer] = {"polygons": "polygons", "shoreline": "shorelines"}
 """Layers of files by kind of output."""
+_CERTAIN = round(1 / PROBABILITY_SCALE)
+"""Stored probability of what is water for sure."""
 _LIKELY, _POSSIBLE = level_of(0.75), level_of(0.25)
 """Stored probabilities from which a pixel counts into an area's lower and upper bound."""
 _CHUNK_PIXELS = 1 << 19
@@ -233,14 +237,14 @@ class _Statistics:
         size, area, likely = add_up("pixels"), polygons.areas(), add_up("likely")
         mean = add_up("total") / size * PROBABILITY_SCALE
         possible = self._possible.finish()
-        host = np.zeros(count, np.int64)
-        host[owner] = possible.feature_of(self._all("around"), self._all("y"))
+        host = possible.feature_of(self._all("around"), self._all("y"))
+        surplus = _surplus(possible, owner, host, self._all("pixels"), size)
         self._parts = []
         return {
             "mean_probability": mean,
             "min_probability": lowest.astype(np.float64) * PROBABILITY_SCALE,
             "less": np.maximum(area - likely, 0),
-            "more": np.maximum(size + _surplus(possible, host, size) - area, 0),
+            "more": np.maximum(size + surplus - area, 0),
         }
 
     def _all(self, name: str) -> Ints:
@@ -248,18 +252,28 @@ class _Statistics:
         return np.concatenate([getattr(part, name) for part in self._parts])
 
 
-def _surplus(possible: PixelPolygons, host: Ints, size: Floats) -> Floats:
+def _surplus(
+    possible: PixelPolygons, owner: Ints, host: Ints, pixels: Ints, size: Floats
+) -> Floats:
     """Possible water pixels around each polygon.
 
     Polygons that lie in one body of possible water share what is between them by the root of
-    their sizes, as their perimeters would if they were of one shape.
+    their sizes, as their perimeters would if they were of one shape. One whose parts lie in several
+    bodies, as pixels that touch at a corner may, has of each by the part of it that lies there.
+
+    Args:
+        possible: The bodies of possible water.
+        owner: Of each run of water pixels its polygon.
+        host: The body around it.
+        pixels: How many it has.
+        size: How many each polygon has.
     """
     body = possible.areas()
-    spare = body - np.bincount(host, weights=size, minlength=len(body))
-    weight = np.sqrt(size)
+    spare = np.maximum(body - np.bincount(host, weights=pixels, minlength=len(body)), 0)
+    weight = pixels / np.sqrt(size)[owner]
     share = weight / np.bincount(host, weights=weight, minlength=len(body))[host]
-    surplus: Floats = np.maximum(spare[host], 0) * share
-    return surplus
+    surplus = np.bincount(owner, weights=spare[host] * share, minlength=len(size))
+    return surplus.astype(np.float64)
 
 
 # -- where pixels come from ------------------------------------------------------------------------
@@ -770,7 +784,8 @@ def vectorize(
         on_progress: Called as rows have been read.
 
     Raises:
-        SceneError: If a file cannot be read, is neither, or the two have different grids.
+        SceneError: If a file cannot be read, is neither, or the two have different grids, or the
+            probability says nothing of a pixel that the mask calls land or water.
         ConfigError: If a parameter breaks its rule.
 
     Warns:
@@ -826,6 +841,8 @@ def _tables(
             water = white = False
             for window in _windows(source):
                 codes, stored = _read(source, level, window, level_of(shaping.threshold))
+                if level and stored is not None:
+                    check_known(codes, stored, level.name)
                 outliner.add(codes, stored)
                 if suspect:
                     water = water or bool((codes == 1).any())
@@ -916,36 +933,56 @@ def _open_pair(
     stack: ExitStack, path: str | os.PathLike[str], probability: str | os.PathLike[str] | None
 ) -> tuple[rasterio.DatasetReader, rasterio.DatasetReader | None]:
     """The mask and the probability; without a mask the probability twice."""
-    first = _open(stack, path)
-    if is_probability(first):
+    first = stack.enter_context(open_raster(path, what="mask"))
+    if is_probability(first, path):
         if probability is not None:
             raise ConfigError(f"{shown(path)} is a probability already; give a mask, or it alone.")
         return first, first
     if probability is None:
         return first, None
-    second = _open(stack, probability)
+    second = stack.enter_context(open_raster(probability, what="probability"))
     if (second.shape, second.transform, second.crs) != (first.shape, first.transform, first.crs):
         names = shown(path), shown(probability)
         raise SceneError(f"the mask {names[0]} and the probability {names[1]} differ in grid.")
-    if not is_probability(second):
+    if not is_probability(second, probability):
         raise SceneError(f"{shown(probability)} is no water probability in steps of 1/250.")
     return first, second
 
 
-def _open(stack: ExitStack, path: str | os.PathLike[str]) -> rasterio.DatasetReader:
-    source = stack.enter_context(open_raster(path, what="mask"))
-    if source.dtypes != ("uint8",):
-        types = ", ".join(sorted(set(source.dtypes)))
+def is_probability(source: rasterio.DatasetReader, path: object) -> bool:
+    """Whether a raster is a water probability in geounet's steps, or a mask, by type and scale.
+
+    Args:
+        source: The open raster.
+        path: What to call it in an error.
+
+    Raises:
+        SceneError: If it is neither.
+    """
+    scale, known = source.scales[0], source.dtypes == ("uint8",)
+    if known and math.isclose(scale, PROBABILITY_SCALE):
+        return True
+    if known and scale == 1:
+        return False
+    raise SceneError(
+        f"a mask is one uint8 band of codes, a water probability one in steps of 1/250; "
+        f"{shown(path)} has {source.count} bands of type "
+        f"{', '.join(sorted(set(source.dtypes)))} with scale {scale}. {MAKE_ONE}"
+    )
+
+
+def check_known(codes: Bytes, probability: Bytes, path: object) -> None:
+    """Refuse a probability that says nothing of a pixel that its mask calls land or water.
+
+    Raises:
+        SceneError: If there is one, or a number that is no probability.
+    """
+    strange = probability[(codes <= 1) & (probability > _CERTAIN)]
+    if strange.size:
         raise SceneError(
-            f"a mask or a probability has one uint8 band; "
-            f"{shown(path)} has {source.count} of type {types}. {MAKE_ONE}"
+            f"where a mask has land or water its probability goes from 0 to {_CERTAIN}; "
+            f"{shown(path)} holds {strange[0]} there. Make both again, or leave it out."
         )
-    return source
-
-
-def is_probability(source: rasterio.DatasetReader) -> bool:
-    """Whether a raster is a water probability in geounet's steps, and no mask, by its scale."""
-    return bool(np.isclose(source.scales[0], PROBABILITY_SCALE))
 
 
 def _windows(source: rasterio.DatasetReader) -> Iterator[Window]:

@@ -244,7 +244,7 @@ def test_what_is_no_mask_is_refused(make_mask, make_raster, tmp_path):
     strange = make_mask([[0, 7]], "s.tif")
     for bad, words in (
         (floats, "uint8 band of codes.* gdalwarp -ot Byte"),
-        (probability, "scale 0.004. It is a water probability; give the mask"),
+        (probability, r"p\.tif is a water probability\. Give the mask"),
         (strange, r"s\.tif holds 7"),
         (tmp_path / "none.tif", "none.tif"),
     ):
@@ -427,6 +427,9 @@ def test_confidence_counts_only_if_all_have_it(make_mask, make_raster, tmp_path)
             mosaic([first, second], output=tmp_path / "n.tif", **options)
     with pytest.raises(SceneError, match="on the grid of the mask beside it"):
         mosaic([first, third], output=tmp_path / "n.tif")
+    blind = _with_probability(make_mask, make_raster, "d", [[1, 255]], [[255, 255]])
+    with pytest.raises(SceneError, match=r"d_probability\.tif holds 255 there"):
+        mosaic([blind], output=tmp_path / "n.tif")
 
 
 def _halves(make_mask, make_raster, *, times=()):

@@ -483,6 +483,11 @@ class TestPixelSize:
         grid = Grid(UTM, TEN_METRES, 2, 2)
         assert pixel_size(grid) == pytest.approx((10 / 0.9996,) * 2, abs=1e-4)
 
+    def test_a_crs_whose_longitudes_are_in_grads(self):
+        """NTF (Paris) / Lambert zone II: 0.99987742 on the standard parallel."""
+        grid = Grid(CRS.from_epsg(27572), Affine(10, 0, 6e5, 0, -10, 22e5), 2, 2)
+        assert pixel_size(grid) == pytest.approx((10 / 0.99987742,) * 2, abs=1e-5)
+
 
 class TestTruth:
     def test_reads_codes_in_strips(self, tmp_path):

@@ -6,7 +6,7 @@ import json
 import textwrap
 import warnings
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -161,15 +161,19 @@ def test_statistics_are_those_of_the_pixels_inside(
         assert row.area_high_m2 >= max(row.area_m2, 100 * inside.size) - 1e-6
 
 
+@pytest.mark.parametrize("connectivity", [4, 8])
 @given(scene=scenes())
 @settings(max_examples=80, deadline=None)
-def test_upper_bounds_share_out_the_possible_water(scene: tuple[np.ndarray, np.ndarray]) -> None:
+def test_upper_bounds_share_out_the_possible_water(
+    connectivity: Literal[4, 8], scene: tuple[np.ndarray, np.ndarray]
+) -> None:
     """All of it that lies in one piece with water, and no more."""
     codes, probability = scene
     possible = ((codes == 1) | ((codes == 0) & (probability >= 63))).astype(np.uint8)
     bodies = table(possible, Shaping())
-    wet = table(codes, Shaping(), probability=probability)
-    inside = shapely.STRtree(bodies.geometry.array).query(wet.geometry.array, "covered_by")[1]
+    wet = table(codes, Shaping(connectivity=connectivity), probability=probability)
+    parts = shapely.get_parts(wet.geometry.array)
+    inside = shapely.STRtree(bodies.geometry.array).query(parts, "covered_by")[1]
     expected = bodies.area.iloc[np.unique(inside)].sum()
     assert wet.area_high_m2.sum() == pytest.approx(expected)
 
@@ -513,8 +517,23 @@ def test_pairs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         vectorize(level, probability=level)
     with pytest.raises(SceneError, match="uint8"):
         vectorize(write(tmp_path / "d.tif", codes.astype(np.uint16)))
+    with pytest.raises(SceneError, match=r"e\.tif has 1 bands of type uint8 with scale 0\.5\."):
+        vectorize(write(tmp_path / "e.tif", codes, scale=0.5))
     with pytest.raises(SceneError, match=r"a mask must exist: there is no .*none\.tif"):
         vectorize(tmp_path / "none.tif")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("strange", [251, 255])
+def test_a_probability_knows_what_its_mask_does(tmp_path: Path, code: int, strange: int) -> None:
+    """Such a pixel would have no statistics, and no place in contours."""
+    codes = np.array([[code, 2, 255]], np.uint8)
+    mask = write(tmp_path / "mask.tif", codes)
+    level = write(tmp_path / "level.tif", np.full((1, 3), strange, np.uint8), scale=1 / 250)
+    with pytest.raises(SceneError, match=rf"0 to 250; \S+level\.tif holds {strange} there"):
+        vectorize(mask, probability=level)
+    hidden = write(tmp_path / "hidden.tif", np.full((1, 3), 255, np.uint8))
+    assert vectorize(hidden, probability=level).polygons.empty
 
 
 @given(data=st.data(), edges=st.sampled_from(["pixel", "contour", "8"]), height=st.integers(1, 9))

@@ -474,3 +474,21 @@ def test_masks_that_cannot_be_had(server, tmp_path, status: int) -> None:
         with pytest.raises(SceneError, match=rf"x_mask.tif: .*HTTP {status}") as caught:
             fail()
         assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_does_not_fit_is_named_without_its_signature(server, masks, tmp_path) -> None:
+    line = shapely.LineString([(500_005, 4_399_900), (500_600, 4_399_700)])
+    bare = tmp_path / "bare.geoparquet"
+    geopandas.GeoDataFrame(geometry=[line]).to_parquet(bare)
+    point = geopandas.GeoDataFrame(geometry=[shapely.Point(0, 0)])
+    server.files["/point.geojson"] = point.to_json().encode()
+    server.files["/text.gpkg"] = b"nothing"
+    for baseline, source, name in (
+        (bare, _signed(server, "a_mask.tif"), r"/a_mask\.tif has EPSG"),
+        (_signed(server, "point.geojson"), masks[0], r"/point\.geojson has 1 features"),
+        (bare, _signed(server, "point.geojson"), r"/point\.geojson holds Point"),
+        (bare, _signed(server, "text.gpkg"), r"lines are wanted; http\S+/text\.gpkg cannot be"),
+    ):
+        with pytest.raises(SceneError, match=name) as caught:
+            geounet.transects(baseline, [source])
+        assert SECRET not in str(caught.value)
