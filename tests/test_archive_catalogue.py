@@ -208,6 +208,18 @@ def test_a_scene_of_an_earlier_batch_gets_an_item_too(do, model) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("lost", ["item", "damaged item", "mask"])
+def test_outputs_that_are_gone_are_named(do, model, lost) -> None:
+    out = do({}, extras=() if lost == "mask" else None)
+    if lost == "damaged item":
+        (out / "s0/s0.json").write_text("{")
+    else:
+        (out / ("s0/s0_mask.tif" if lost == "mask" else "s0/s0.json")).unlink()
+    with pytest.raises(OutputError, match=r"of s0/s0 an output cannot be read: .*batch again"):
+        write_catalogue(out, model=model)
+    assert not (out / "collection.json").exists()
+
+
 def test_a_batch_writes_them(make_water, model, tmp_path) -> None:
     make_water(40, 50, name="a.tif")
     with Client(n_workers=1, processes=False, dashboard_address=":0") as client:

@@ -190,8 +190,10 @@ def test_a_stac_item_by_itself(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "a JSON source is a STAC item"),
-        ("{", "a JSON source is a STAC item"),
+        ("[1, 2]", "must be a STAC item or item collection"),
+        ("{", "must be a STAC item or item collection"),
+        ('{"type": "FeatureCollection", "features": [1]}', "must be a STAC item or item coll"),
+        (json.dumps(_stac_item("x", {"a": {**DATA, "roles": 1}})), "must be a STAC item or item c"),
         (json.dumps(_stac_item("x", {"a": PICTURE})), "x has 0 such assets"),
     ],
 )
@@ -243,6 +245,19 @@ def test_identity_is_size_and_time(tmp_path):
 
 def test_identity_of_what_is_not_there(tmp_path):
     assert identify(str(tmp_path / "a.tif")) is None
+
+
+def test_what_no_disk_has_is_left_to_who_reads_it(tmp_path):
+    """A line that is too long for a name fails alone, and not the whole list."""
+    (tmp_path / "list.txt").write_text("/x/a.tif\n/" + "x" * 300)
+    assert _find(tmp_path / "list.txt") == ["/x/a.tif", "/" + "x" * 300]
+    assert _find("/" + "x" * 300) == ["/" + "x" * 300]
+
+
+def test_identity_of_a_folder_with_names_in_latin_1(archive):
+    first = identify(str(archive / "p.SAFE"))
+    (archive / "p.SAFE" / os.fsdecode(b"\xe4")).write_bytes(b"")
+    assert identify(str(archive / "p.SAFE")) not in {None, first}
 
 
 def test_identity_of_a_folder_is_that_of_all_its_files(archive):
@@ -334,7 +349,20 @@ def test_the_date_may_come_from_the_tags(make_raster):
 
 
 @pytest.mark.parametrize(
-    "template", ["scene", "{name}", "{stem", "/abs/{stem}", "../{stem}", "{stem}/", "{0}", "{}"]
+    "template",
+    [
+        "scene",
+        "{name}",
+        "{stem",
+        "/abs/{stem}",
+        "../{stem}",
+        "{stem}/",
+        "{0}",
+        "{}",
+        "{stem:d}",
+        "{stem:>{x}}",
+        "{stem!z}",
+    ],
 )
 def test_templates_that_are_refused(template):
     with pytest.raises(ConfigError, match="--name"):

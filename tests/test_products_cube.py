@@ -182,6 +182,15 @@ def test_degrees_without_a_crs_are_wgs_84(tmp_path):
     assert scene.grid.transform.almost_equals(Affine(0.001, 0, -9.0005, 0, -0.001, 39.0005))
 
 
+@pytest.mark.parametrize("key", ["crs", "proj:epsg"])
+def test_a_crs_that_is_noted_as_a_number(write, key):
+    """As stackstac notes it; files give it back as an integer of numpy's."""
+    cube = _variables(_numbers(), scale_factor=1e-4).drop_vars("spatial_ref")
+    for array in cube.data_vars.values():
+        array.encoding.clear()
+    assert open_scene(write(cube.assign_attrs({key: 32629}))).grid.crs.to_epsg() == 32629
+
+
 def test_its_own_cloud_layer(write):
     cube = _variables(_numbers(2), TIMES, scale_factor=1e-4)
     classes = np.full((2, *SHAPE), 4, np.uint8)
@@ -243,6 +252,8 @@ def _uneven(cube):
         (lambda c: c.assign(red=c.red.assign_attrs(nodata=9)), "one nodata value.*red: 9"),
         (lambda c: xr.concat([c, c], "run"), r"holds 2: 0, 1"),
         (lambda c: xr.concat([c, c], "run").isel(time=[0, 0]), r"one dimension, time; .*run"),
+        (lambda c: c.assign(red=c.red.assign_attrs(nodata="no")), "as the CF conventions have"),
+        (lambda c: c.isel(y=slice(0)), "as the CF conventions have them; those of .*cube.nc"),
     ],
 )
 def test_what_is_no_scene_is_said(tmp_path, change, message):

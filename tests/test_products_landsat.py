@@ -149,12 +149,14 @@ def test_a_scene_taken_at_night_is_refused(landsat):
         find_product(folder)
 
 
-def test_a_tar_as_downloaded(landsat, tmp_path):
+@pytest.mark.parametrize("top", ["", "./", "./a/"])
+def test_a_tar_as_downloaded(landsat, tmp_path, top):
+    """Or packed with ``tar -cf x.tar .``, which puts a dot before all names."""
     folder = landsat()
     archive = tmp_path / f"{SURFACE}.tar"
     with tarfile.open(archive, "w") as tar:
         for file in sorted(folder.glob(f"{SURFACE}_*")):
-            tar.add(file, file.name)
+            tar.add(file, f"{top}{file.name}")
     product = find_product(archive)
     assert product.evidence == find_product(folder / f"{SURFACE}_MTL.txt").evidence
     with rasterio.open(product.path) as source:
@@ -181,6 +183,16 @@ def test_a_truncated_mtl_is_named(landsat, form):
     folder = landsat(form=form)
     path = folder / f"{SURFACE}_MTL.{form}"
     path.write_text(path.read_text()[:300])
+    with pytest.raises(SceneError, match=rf"cannot read {SURFACE}_MTL\.{form}"):
+        find_product(folder)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"), [("txt", "END_GROUP = A\n"), ("json", "{}"), ("json", '{"a": [1]}')]
+)
+def test_an_mtl_of_something_else_is_named(landsat, form, text):
+    folder = landsat(form=form)
+    (folder / f"{SURFACE}_MTL.{form}").write_text(text)
     with pytest.raises(SceneError, match=rf"cannot read {SURFACE}_MTL\.{form}"):
         find_product(folder)
 

@@ -310,6 +310,20 @@ def test_a_folder_of_jp2_files_of_l1c(tmp_path):
     assert product.evidence.product is None
 
 
+def test_bare_names_in_folders_of_pixel_sizes(tmp_path):
+    """As the bucket sentinel-s2-l2a has them; other folders are other scenes."""
+    folder = tmp_path / "tile"
+    for band, pixel in {"B02": 10, "B11": 20}.items():
+        _write_jp2(folder / f"R{pixel}m/{band}.jp2", _numbers(band, pixel), pixel)
+    product = find_product(folder)
+    assert (product.names, product.level, product.stem) == (("B02", "B11"), "L2A", "tile")
+    files = [folder / "R10m/B02.jp2", folder / "R20m/B11.jp2"]
+    assert find_product(files).stem == "tile"
+    _write_jp2(folder / "other/R20m/B12.jp2", _numbers("B12", 20), 20)
+    with pytest.raises(SceneError, match=r"must hold one scene; .* holds 2: \., other"):
+        find_product(folder)
+
+
 def test_a_pattern_of_jp2_files_is_named_by_what_they_share(tmp_path):
     for band in ("B03", "B04", "B08"):
         _write_jp2(tmp_path / f"T31UFU_{band}.jp2", _numbers(band, 10), 10)
@@ -360,6 +374,18 @@ def test_a_damaged_metadata_file_is_named(safe):
     path.write_text(path.read_text()[:900])
     with pytest.raises(SceneError, match=r"cannot read MTD_MSIL2A\.xml.*get the product again"):
         find_product(safe)
+
+
+def test_a_damaged_zip_is_named(whole_safe, tmp_path):
+    """Its contents are whole, and the metadata are not."""
+    path = _zip(whole_safe, tmp_path / "product.zip")
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo(f"{TITLE}.SAFE/MTD_MSIL2A.xml").header_offset + 100
+    data = bytearray(path.read_bytes())
+    data[place : place + 40] = bytes(255 - byte for byte in data[place : place + 40])
+    path.write_bytes(data)
+    with pytest.raises(SceneError, match=r"cannot read \S+MTD_MSIL2A\.xml of .*get it again"):
+        find_product(path)
 
 
 def test_entities_are_refused_before_they_grow(safe):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from serving import serving
 
 from geounet.errors import SceneError
 from geounet.products import find_product
@@ -90,6 +91,7 @@ def test_names_end_with_the_band(make_single, tmp_path, name, band):
 def test_a_list_and_a_pattern(make_single, tmp_path):
     paths = [make_single("a_B03.tif"), make_single("a_B04.tif"), make_single("a_B8A.tif", 7)]
     make_single("b_B03.tif")
+    assert find_product(paths[:2]).stem == "a"  # and not a_B0
     listed, fitting = find_product(paths), find_product(f"{tmp_path}/a_B*.tif")
     assert listed.names == fitting.names == ("B03", "B04", "B8A")
     assert listed.stem == fitting.stem == "a"
@@ -208,6 +210,37 @@ def test_a_band_that_cannot_be_read_is_named(make_single, tmp_path, harm):
         pytest.raises(SceneError, match=r"cannot read .*B04\.tif: .*again"),
     ):
         reader.read(Window(0, 0, 64, 64), range(3))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("x" * 300 + ".tif", "must be something that can be read: .*too long"),
+        (["none_B02.jp2", "none_B03.jp2"], r"must exist: there is no \S+none_B02\.jp2"),
+        ("caf\udce9.tif", "must be a raster that GDAL opens"),
+    ],
+)
+def test_a_name_that_cannot_be_opened_is_one_clear_error(monkeypatch, tmp_path, given, message):
+    monkeypatch.chdir(tmp_path)
+    Path("caf\udce9.tif").write_bytes(b"in Latin-1")
+    with pytest.raises(SceneError, match=message):
+        find_product(given)
+
+
+def test_a_list_of_signed_addresses(make_single, monkeypatch):
+    """Bands are named by the addresses' paths, and nothing shows what opens doors."""
+    with serving() as server:
+        for band in ("B03", "B04", "B08"):
+            server.files[f"/a_{band}.tif"] = make_single(f"a_{band}.tif", scale=1e-4).read_bytes()
+        host = server.url.removeprefix("http://")
+        urls = [f"http://me:SECRET@{host}/a_{b}.tif?sig=SECRET" for b in ("B03", "B04", "B08")]
+        scene = open_scene(urls)
+        assert (scene.bands, scene.stem, scene.uri) == (("green", "red", "nir"), "a",
+                                                        f"{server.url}/a_*")  # fmt: skip
+        assert scene.reflectance(["red"]) == pytest.approx(0.05)
+    with pytest.raises(SceneError, match=r"2 files of B03") as caught:
+        find_product([*urls, urls[0].replace("/a_", "/b_")])
+    assert "SECRET" not in repr(scene) + str(caught.value)
 
 
 # -- archives --------------------------------------------------------------------------------------

@@ -381,6 +381,21 @@ def test_what_is_no_one_item_is_refused(tmp_path, content: object, message: str)
         find_product(write(tmp_path / "item.json", content))
 
 
+@pytest.mark.parametrize(
+    ("asset", "link"),
+    [
+        ({"href": 1}, "x"), ({"roles": 1}, "x"), ({"eo:bands": "red"}, "x"),
+        ({"raster:bands": [None]}, "x"), ({"alternate": ["s3"]}, "x"), ({}, None),
+        ({"href": "http://[x"}, "https://h/i.json"),
+    ],
+)  # fmt: skip
+def test_an_item_that_is_malformed_is_refused(tmp_path, asset: object, link: object) -> None:
+    assets = {"red": {"href": "red.tif", "type": COG, **asset}}
+    item = make_item("x", assets, {}, links=[{"rel": "self", "href": link}])
+    with pytest.raises(SceneError, match=r"as the specification has it; .*item\.json is not"):
+        find_product(write(tmp_path / "item.json", item))
+
+
 def test_what_is_no_json_is_refused(tmp_path) -> None:
     (tmp_path / "item.json").write_text("{broken")
     with pytest.raises(SceneError, match=r"must be JSON; .*item\.json is not"):

@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform_geom
 
 import geounet
 from geounet.archive.manifest import Manifest
 from geounet.crossings import date_in_name
+from geounet.errors import GeounetError, OutputError
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.model import load_model, shipped_models
 from geounet.remote import redact
 from geounet.scene import Grid
-from geounet.staging import staged
+from geounet.staging import staged, whole_file
 from geounet.vectors import place
 
 if TYPE_CHECKING:
@@ -396,7 +397,7 @@ def write_catalogue(output: Path, *, model: str = "default") -> dict[str, Path]:
 
     Raises:
         ConfigError: there is no manifest in the folder.
-        OutputError: the files cannot be written.
+        OutputError: the files cannot be written, or outputs are gone.
     """
     with Manifest.read(output) as manifest:
         loaded = load_model(model)
@@ -437,21 +438,32 @@ def _write_collection(draft: Path, output: Path, manifest: Manifest, spec: Model
         file.write(json.dumps(first))
         model = {"rel": "item", "href": f"./{MODEL}", "type": "application/geo+json"}
         file.write(",\n" + json.dumps(model))
-        for path in _items(manifest, output, spec):
-            item = json.loads((output / path).read_text(encoding="utf-8"))
+        for path, item in _items(manifest, output, spec):
             extent.add(item)
             link = {"rel": "item", "href": f"./{path}", "type": "application/geo+json"}
             file.write(",\n" + json.dumps(link))
         file.write('\n], "extent": ' + json.dumps(extent.as_stac()) + "}\n")
 
 
-def _items(manifest: Manifest, output: Path, spec: ModelSpec) -> Iterator[str]:
-    """Each scene's item; one is made for a scene that an earlier batch left without."""
+def _items(
+    manifest: Manifest, output: Path, spec: ModelSpec
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each scene's item and its path; one is made where an earlier batch left a scene without."""
     for entry in manifest.entries("done"):
-        if item := entry.outputs.get("item"):
-            yield item.path
-        elif "mask" in entry.outputs:
-            yield _write_item(_facts_of(entry, output, spec), output).relative_to(output).as_posix()
+        try:
+            if made := entry.outputs.get("item"):
+                path = output / made.path
+            else:
+                path = _write_item(_facts_of(entry, output, spec), output)
+            item = json.loads(path.read_text(encoding="utf-8"))
+        except GeounetError:
+            raise
+        except (OSError, ValueError, RasterioError) as error:
+            raise OutputError(
+                f"all scenes that are done are in the catalogue; of {entry.target} an output "
+                f"cannot be read: {error}. Run the batch again to have it made anew."
+            ) from error
+        yield path.relative_to(output).as_posix(), item
 
 
 def _facts_of(entry: Entry, output: Path, spec: ModelSpec) -> _Facts:
@@ -506,7 +518,5 @@ class _Extent:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")

@@ -84,7 +84,7 @@ def _expand(source: str) -> Iterator[Source]:
         return _lines(sys.stdin)
     if remote.is_remote(source):
         return _prefix(source) if source.endswith("/") else iter((Source(source),))
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # noqa: PTH112 - says no of what is too long for a name
         return _folder(source)
     if glob.has_magic(source) and not os.path.lexists(source):
         return map(_local, glob.iglob(source, recursive=True))  # noqa: PTH207 - takes absolute ones
@@ -141,7 +141,7 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         yield
     except GeounetError:
         raise
-    except (ValueError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         raise ConfigError(f"a list of scenes must be {what}; {path} is none: {error}.") from error
 
 
@@ -172,15 +172,11 @@ def _column(names: Iterable[str], path: Path) -> str:
 
 
 def _stac(path: Path) -> Iterator[Source]:
-    try:
+    base = path.resolve().as_uri()
+    with _readable(path, "a STAC item or item collection"):
         found = json.loads(path.read_text(encoding="utf-8-sig"))
         features = found["features"] if found["type"] == "FeatureCollection" else [found]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"a JSON source is a STAC item or item collection; {path} is none: {error!r}."
-        ) from error
-    base = path.resolve().as_uri()
-    yield from (_item(feature, base) for feature in features)
+        yield from (_item(feature, base) for feature in features)
 
 
 def _item(item: Mapping[str, Any], base: str) -> Source:
@@ -270,8 +266,8 @@ def identify(uri: str) -> str | None:
     """
     if remote.is_remote(uri):
         return _identify_remote(uri)
-    path = _path(uri)
     try:
+        path = _path(uri)
         if path.is_dir():
             return _identify_folder(path)
         status = path.stat()
@@ -297,7 +293,7 @@ def _identify_folder(folder: Path) -> str:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         status = path.stat()
         text = f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n"
-        digest.update(text.encode())
+        digest.update(os.fsencode(text))
     return f"files {digest.hexdigest()[:32]}"
 
 
@@ -322,7 +318,9 @@ def check_template(template: str) -> None:
     """
     try:
         fields = {name for _, name, *_ in string.Formatter().parse(template) if name is not None}
-    except ValueError as error:
+        if fields <= _FIELDS:
+            template.format(**dict.fromkeys(fields, ""))
+    except (ValueError, LookupError) as error:
         raise ConfigError(f"--name: {error}; got {template!r}.") from error
     if fields - _FIELDS or not fields:
         raise ConfigError(

@@ -11,17 +11,18 @@ import re
 import stat
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from geounet import remote
-from geounet.buckets import list_pages, open_object, read_object, store_of, url_of
+from geounet.buckets import list_pages, open_object, store_of, url_of
 from geounet.errors import SceneError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["Bundle", "list_bundle", "open_bundle"]
 
@@ -31,6 +32,8 @@ _DEEPEST = 6
 """Folders below the one that is given; a Sentinel-2 product's bands lie four below its own."""
 _LARGEST_TEXT = 64 << 20
 """Bytes of a metadata file; Sentinel-2's largest have a few millions."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, tarfile.TarError)
+"""What archives that are not whole raise, beside errors that others raise too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,12 @@ class Bundle:
     """The folder or archive."""
     url: str = field(default="", repr=False)
     """Of a remote folder or archive; it may hold a signature."""
+    places: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What GDAL needs for those names of a list that are remote; likewise."""
 
     def gdal(self, name: str) -> str:
         """What GDAL opens for a file."""
-        return f"{self.root}{name}"
+        return self.places.get(name, f"{self.root}{name}")
 
     def matching(self, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
         """The files whose own names fit a pattern, and how."""
@@ -66,7 +71,7 @@ class Bundle:
         """
         try:
             data = self._read(name)
-        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
+        except (*_DAMAGE, OSError, KeyError, RuntimeError) as error:
             raise SceneError(
                 f"cannot read {name} of {self.uri}: {error}. It is damaged; get it again."
             ) from error
@@ -85,11 +90,13 @@ class Bundle:
         if self.kind == "far zip":
             with _far_file(self.url) as far, zipfile.ZipFile(far) as archive:
                 return archive.read(name) if archive.getinfo(name).file_size < most else bytes(most)
-        if self.kind == "far folder":
-            return read_object(f"{self.url}/{name}")
+        if self.kind == "far folder" or name in self.places:
+            with _far_file(url_of(self.gdal(name))) as file:
+                return file.read(most)
         if self.kind == "tar":
             with tarfile.open(self.path, "r:") as tar:
-                member = tar.extractfile(name)
+                found = (m for m in tar if _name_in_tar(m) == name)
+                member = tar.extractfile(next(found, name))
                 return member.read(most) if member else b""
         with (self.path / name).open("rb") as file:
             return file.read(most)
@@ -136,9 +143,15 @@ def list_bundle(uris: Sequence[str | os.PathLike[str]]) -> Bundle:
     names = [os.fspath(uri) for uri in uris]
     if not names:
         raise SceneError("a scene must have at least one file; got an empty list.")
-    places = [remote.gdal_path(n) if _is_far(n) else str(Path(n).absolute()) for n in names]
-    common = os.path.commonprefix(names)  # noqa: RUF071 - of characters
-    return Bundle(f"{re.sub(r'(SR_)?B?$', '', common)}*", "", tuple(places), "list")
+    shown = [remote.redact(n) if _is_far(n) else n for n in names]
+    common = os.path.commonprefix(shown)  # noqa: RUF071 - of characters
+    return Bundle(
+        f"{re.sub(r'(?<![A-Za-z0-9])(SR_)?(B[01]?)?$', '', common)}*",
+        "",
+        tuple(n if _is_far(n) else str(Path(n).absolute()) for n in shown),
+        "list",
+        places={s: remote.gdal_path(n) for s, n in zip(shown, names, strict=True) if _is_far(n)},
+    )
 
 
 def _far_bundle(uri: str) -> Bundle | None:
@@ -222,12 +235,17 @@ def _names_in_tar(path: Path) -> Iterator[str]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 if member.isfile():
-                    yield member.name
+                    yield _name_in_tar(member)
     except (OSError, tarfile.TarError) as error:
         raise SceneError(
             f"a tar archive must be whole; {path}: {error}. The download may have been cut short; "
             f"get it again."
         ) from error
+
+
+def _name_in_tar(member: tarfile.TarInfo) -> str:
+    """As GDAL calls it: of a folder that was packed as ``.`` all begin with ``./``."""
+    return member.name.removeprefix("./")
 
 
 def _checked(names: Iterator[str], uri: str) -> tuple[str, ...]:

@@ -172,7 +172,15 @@ def find_cube(uri: str, *, time: str | None = None) -> Product | None:
     if not (_NETCDF.search(_path(uri)) or _ZARR.search(_path(uri))):
         return None
     with _opened(uri) as dataset:
-        return _product(uri, dataset, time)
+        try:
+            return _product(uri, dataset, time)
+        except GeounetError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise SceneError(
+                f"a cube's attributes and coordinates must be as the CF conventions have them; "
+                f"those of {redact(uri)} are not: {error}. Mend them with xarray."
+            ) from error
 
 
 def _path(uri: str) -> str:
@@ -445,6 +453,7 @@ def _crs(dataset: xr.Dataset, array: xr.DataArray, space: tuple[str, str]) -> st
                   if d in array.coords)  # fmt: skip
     if said is None and degrees and all(dim in array.coords for dim in space):
         said = 4326
+    said = int(said) if isinstance(said, np.integer) else said  # as attributes hold EPSG codes
     try:
         return CRS.from_user_input(said).to_wkt(version="WKT2_2019") if said else None
     except CRSError as error:

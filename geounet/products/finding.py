@@ -51,6 +51,21 @@ def find_product(
         SceneError: it is nothing that geounet reads; the message says what it holds.
         ConfigError: `time` fits no moment, or several; or something has no moments to choose from.
     """
+    try:
+        return _found(uri, resampling, wanted, time)
+    except OSError as error:
+        raise SceneError(
+            f"a scene must be something that can be read: {error}. Check its name, and who may "
+            f"read it."
+        ) from error
+
+
+def _found(
+    uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    resampling: Resampling,
+    wanted: Sequence[str] | None,
+    time: str | None,
+) -> Product:
     cube = find_cube(os.fspath(uri), time=time) if isinstance(uri, (str, os.PathLike)) else None
     if cube is not None:
         return cube

@@ -62,7 +62,7 @@ def parse_mtl(data: bytes, name: str) -> Groups:
         if name.lower().endswith(".json"):
             return dict(_groups_of_json(json.loads(data)))
         return _groups_of_text(data.decode("utf-8"))
-    except (ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, LookupError, RuntimeError, AttributeError) as error:
         raise SceneError(
             f"cannot read {name}: {error}. It is truncated or damaged; get the product again."
         ) from error

@@ -128,8 +128,8 @@ def _opened(path: str, uri: str, what: str) -> rasterio.DatasetReader:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             return remote.attempt(path, lambda: rasterio.open(path))
-        except (RasterioError, OSError) as error:
-            if "://" not in uri and not uri.startswith("/vsi") and not Path(uri).exists():
+        except (RasterioError, OSError, UnicodeEncodeError) as error:
+            if "://" not in uri and not uri.startswith("/vsi") and not os.path.lexists(uri):
                 raise SceneError(f"a {what} must exist: there is no {uri}.") from error
             reason = str(error).removeprefix(f"{uri}: ").rstrip(".")
             raise SceneError(

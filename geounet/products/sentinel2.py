@@ -40,7 +40,7 @@ _PIXELS |= dict.fromkeys(("B01", "B09", "B10"), 60)
 """Side of a band's pixels in metres."""
 
 _BAND_FILE = re.compile(
-    r"(?P<scene>.*?)[_./]?(?<![A-Za-z0-9])(?P<band>B(?:0[1-9]|1[0-2]|8A)|SCL)(?:_(?P<pixel>[126]0)m)?\.jp2",
+    r"(?P<scene>.*?)[_.]?(?<![A-Za-z0-9])(?P<band>B(?:0[1-9]|1[0-2]|8A)|SCL)(?:_(?P<pixel>[126]0)m)?\.jp2",
     re.IGNORECASE,
 )
 _METADATA = re.compile(r"(.*_)?MTD_(MSI|SAF)L(1C|2A).*\.xml")
@@ -56,7 +56,7 @@ class _File:
     band: str
     pixel: int
     scene: str
-    """What comes before the band in its name."""
+    """What comes before the band in its name; of a bare ``R10m/B02.jp2`` the folder around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +116,16 @@ def _band_files(names: Iterable[str]) -> list[_File]:
     """The bands among a product's files; masks (``MSK_DETFOO_B02.jp2``) have bands' endings too."""
     found = []
     for name in names:
-        match = _BAND_FILE.fullmatch(name)
+        home, _, own = name.rpartition("/")
+        match = _BAND_FILE.fullmatch(own)
         if match is None or "MSK_" in name or "QI_DATA" in name:
             continue
         band = match["band"].upper()
         folder = re.search(r"R([126]0)m/", name)
         pixel = match["pixel"] or (folder[1] if folder else None) or _PIXELS.get(band, 20)
-        found.append(_File(name, band, int(pixel), _scene_of(match["scene"])))
+        scene = match["scene"] or re.sub(r"/?R[126]0m$", "", home) or "."
+        found.append(_File(name, band, int(pixel), scene))
     return found
-
-
-def _scene_of(text: str) -> str:
-    """What names the scene before a band: the file's own part; of a bare ``B02.jp2`` nothing."""
-    return text.rsplit("/", 1)[-1] if "/" in text else text
 
 
 def _check_one_scene(files: Sequence[_File], bundle: Bundle) -> None:
@@ -180,9 +177,10 @@ def _check_whole(bundle: Bundle, file: _File) -> None:
     Decoders make up what is missing from one that was cut short, so it has to be looked for. Other
     boxes may follow.
     """
-    if bundle.kind not in {"folder", "list"}:
+    path = Path(bundle.gdal(file.name))
+    if not path.is_file():  # in an archive, elsewhere, or gone: GDAL says so
         return
-    with Path(bundle.gdal(file.name)).open("rb") as raw:
+    with path.open("rb") as raw:
         size = raw.seek(0, 2)
         raw.seek(max(size - (1 << 16), 0))
         end = raw.read()

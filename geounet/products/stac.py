@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from geounet.errors import SceneError
+from geounet.errors import GeounetError, SceneError
 from geounet.products.product import CLOUD_NAMES, CloudLayer, Layer, Product
 from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
@@ -72,7 +72,15 @@ def find_stac(uri: str, *, resampling: Resampling, wanted: Sequence[str] | None)
             + (f" ({few}{', …' if len(items) > 3 else ''}). Give them to geounet batch." if items
                else ". Give an item that describes a scene.")
         )  # fmt: skip
-    return _product(items[0], uri, resampling, wanted)
+    try:
+        return _product(items[0], uri, resampling, wanted)
+    except GeounetError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise SceneError(
+            f"a STAC item must be as the specification has it; {redact(uri)} is not: "
+            f"{redact(str(error))}. Get it again, or mend it."
+        ) from error
 
 
 def _is_json(uri: str) -> bool:
