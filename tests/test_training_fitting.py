@@ -17,6 +17,7 @@ import torch
 from affine import Affine
 from disks import little_space
 from matplotlib import image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import geounet
 from geounet.errors import ConfigError, GeounetWarning, ModelError, OutputError, SceneError
@@ -203,8 +204,9 @@ def test_a_validation_predicts_what_lies_within_the_margin(tmp_path):
     judge = judging.Judge(data, None, told, torch.device("cpu"), None)
     pixels, allowed, logits = next(judge.predictions(build_network(data.spec).eval()))
     assert pixels.shape[-2:] == allowed.shape[-2:] == logits.shape[-2:] == (36, 36)
-    ((_, source, _),) = data.valid
-    own, labels = source.read(44, 44, 36, 36)  # the first 36 pixels within a margin of 44
+    own, labels = data.valid[0].source.read(
+        44, 44, 36, 36
+    )  # the first 36 pixels within a margin of 44
     assert torch.equal(pixels[0], own)
     assert torch.equal(allowed[0], labels)
 
@@ -216,6 +218,21 @@ def test_windows_of_a_large_validation_are_spread_evenly(tmp_path, monkeypatch):
     places = judging.Judge(gathering.gather(told), None, told, torch.device("cpu"), None)._places
     assert len(places) <= 3
     assert {row for _, row, _ in places} == {0, 32, 64}
+
+
+@pytest.mark.parametrize("features", [[4], [4, 8, 8]])
+def test_few_labels_of_a_large_scene_are_judged(tmp_path, monkeypatch, features):
+    monkeypatch.setattr(judging, "_MOST_WINDOWS", 1)
+    made(tmp_path / "scenes")
+    made(tmp_path / "kept", "k", label=255)
+    with rasterio.open(tmp_path / "kept" / "k.label.tif", "r+") as file:
+        file.write(np.array([[[0, 1]]], np.uint8), window=((71, 72), (40, 42)))
+    arch = {"decoder": "unet2015", "options": {"features": features}}
+    told = config(tmp_path, valid=[tmp_path / "kept"], architecture=arch, window=36)
+    judge = judging.Judge(gathering.gather(told), None, told, torch.device("cpu"), None)
+    assert [place[1:] for place in judge._places] == [(36, 36)]
+    ((_, allowed, _),) = judge.predictions(build_network(judge._data.spec).eval())
+    assert allowed.count_nonzero() == 2
 
 
 def test_smp_networks_by_name(tmp_path):
@@ -357,7 +374,7 @@ def test_folds_validate_on_each_site_once(tmp_path):
     judged = []
     for number in (1, 2, 3):
         data = gathering.gather(config(tmp_path, fold=[number, 3]))
-        judged += [name for name, *_ in data.valid]
+        judged += data.judged
         assert set(data.seen) == {"a", "b", "c"} - {judged[-1]}
     assert sorted(judged) == ["a", "b", "c"]
 
@@ -412,8 +429,7 @@ def test_reflectance_is_what_the_pixels_bear_out(tmp_path):
             file.update_tags(SENSOR="sentinel-2", UNITS="reflectance x 10000, no offset")
     with pytest.warns(GeounetWarning, match=r"left.tif: the darkest .* offset -0.1 is taken"):
         data = gathering.gather(config(tmp_path))
-    sources = {scene.name: scene.source for scene in data.train}
-    sources |= {name: source for name, source, _ in data.valid}
+    sources = {scene.name: scene.source for scene in (*data.train, *data.valid)}
     whole = [sources[name].read(0, 0, 77, 80)[0] for name in ("clean", "left")]
     torch.testing.assert_close(*whole, atol=1e-6, rtol=0)
     with rasterio.open(folder / "left.tif", "r+") as file:
@@ -493,16 +509,26 @@ def test_settings_that_do_not_fit_the_data(tmp_path, options, message):
         train(config(tmp_path, **options))
 
 
-def test_scenes_without_labelled_pixels(tmp_path):
+def test_scenes_without_labelled_pixels_are_left_out(tmp_path):
     made(tmp_path / "scenes", "a")
-    made(tmp_path / "scenes", "b", label=255)
-    with pytest.raises(ConfigError, match=r"b \(rows 0 to 96, to learn\) has none"):
+    made(tmp_path / "scenes", "b", label=255, east=300000)
+    made(tmp_path / "kept", "c", east=700000)
+    made(tmp_path / "kept", "d", label=255, east=800000)
+    said = (
+        r"; b \(rows 0 to 96, to learn\), d \(rows 0 .* on\) have none\. What has no labels is left"
+    )
+    with pytest.warns(GeounetWarning, match=said):
+        data = gathering.gather(config(tmp_path, valid=[tmp_path / "kept"]))
+    assert (data.seen, data.judged) == (("a",), ("c",))
+
+
+def test_labels_that_are_all_unknown(tmp_path):
+    made(tmp_path / "scenes", "a", label=255)
+    made(tmp_path / "kept", "b")
+    with pytest.raises(ConfigError, match=r"a \(rows 0 to 96, to learn\) has none"):
         train(config(tmp_path, valid_share=0))
-    (tmp_path / "kept").mkdir()
-    for path in (tmp_path / "scenes").glob("b.*"):
-        path.rename(tmp_path / "kept" / path.name)
-    with pytest.raises(ConfigError, match=r"b \(rows 0 to 96, to validate on\) has none"):
-        train(config(tmp_path, valid=[tmp_path / "kept"]))
+    with pytest.raises(ConfigError, match=r"a \(rows 0 to 96, to validate on\) has none"):
+        train(config(tmp_path, data=[tmp_path / "kept"], valid=[tmp_path / "scenes"]))
 
 
 def test_normalisation_counts_every_site_alike():
@@ -578,6 +604,30 @@ def test_a_folder_of_tensorboards_that_cannot_be_made(tmp_path):
     (tmp_path / "run" / "tensorboard").write_text("a file")
     with pytest.raises(OutputError, match=r"outputs must be writable: .*tensorboard"):
         train(config(tmp_path))
+
+
+def test_tensorboard_shows_the_curves_once(tmp_path):
+    made(tmp_path / "scenes")
+
+    def kill(at):
+        if at.done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config(tmp_path), on_progress=kill)
+    train(config(tmp_path))
+    found = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    for tag, column in (("train/loss", "loss"), ("valid/mean_iou", "valid_mean_iou")):
+        shown = [(event.step, event.value) for event in found.Scalars(tag)]
+        rows = [(row["step"], row[column]) for row in curve(tmp_path / "run")]
+        np.testing.assert_allclose(shown, np.array(rows, np.float64), rtol=1e-6)
+
+
+def test_tensorboard_says_at_once_that_its_file_cannot_grow(tmp_path):
+    """Not in a thread of its own, whose traceback Python prints beside the one error."""
+    board = judging._Board(tmp_path, 0)
+    with little_space(32), pytest.raises(OSError, match="File too large"):
+        board.show(1, {"loss": 0.5}, "train")
 
 
 def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):

@@ -18,7 +18,7 @@ from geounet.errors import ConfigError
 from geounet.training.losses import IGNORED
 from geounet.training.shares import SETS, from_share, water_share
 
-_CELL = 16
+CELL = 16
 """Side in pixels of the cells by which a scene's classes are found again."""
 _REDRAWS = 16
 
@@ -131,13 +131,13 @@ def cells_by_set(source: PixelSource) -> dict[int, Tensor]:
     """Rows and columns ``[M, 2]`` of the cells that hold each allowed set but the empty one."""
     height, width = source.shape
     found: dict[int, list[Tensor]] = {}
-    for row in range(0, height, _CELL):
-        _, allowed = source.read(row, 0, _CELL, -(-width // _CELL) * _CELL)
-        cells = allowed.reshape(_CELL, -1, _CELL).permute(1, 0, 2).flatten(1)
+    for row in range(0, height, CELL):
+        _, allowed = source.read(row, 0, CELL, -(-width // CELL) * CELL)
+        cells = allowed.reshape(CELL, -1, CELL).permute(1, 0, 2).flatten(1)
         for value in torch.unique(cells).tolist():
             if value == IGNORED:
                 continue
-            columns = (cells == value).any(1).nonzero()[:, 0] * _CELL
+            columns = (cells == value).any(1).nonzero()[:, 0] * CELL
             found.setdefault(value, []).append(
                 torch.stack([torch.full_like(columns, row), columns], 1).cpu()
             )
@@ -204,7 +204,7 @@ class WindowSampler:
     def _read(
         self, scene: LabelledScene, zoom: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, str]:
-        side = max(_CELL, round(self.size * zoom))
+        side = max(CELL, round(self.size * zoom))
         row, col = self._corner(scene, side, generator)
         pixels, allowed = scene.source.read(row, col, side, side)
         observed = (pixels != 0).any(0, keepdim=True)
@@ -224,7 +224,7 @@ class WindowSampler:
         frame = round(self.margin * side / self.size)
         corner = [
             _inside(
-                a - frame - _below(max(1, side - 2 * frame - _CELL + 1), generator), side, extent
+                a - frame - _below(max(1, side - 2 * frame - CELL + 1), generator), side, extent
             )
             for a, extent in zip(anchor, scene.source.shape, strict=True)
         ]

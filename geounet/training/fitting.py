@@ -145,7 +145,7 @@ def train(
         ) from error
     except OutputError:
         raise
-    except OSError as error:  # TensorBoard's writer has no error of its own
+    except OSError as error:  # of TensorBoard's file
         raise OutputError(
             f"outputs must be writable: {config.output}: {error}. Check the folder and the free "
             f"space, and run again to go on from the last checkpoint."
@@ -229,8 +229,8 @@ def _check_same(config: TrainConfig, data: Data) -> None:
     path = config.output / "config.json"
     told = {
         **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
-        "train": list(data.seen),
-        "valid": sorted({name for name, *_ in data.valid}),
+        "train": data.seen,
+        "valid": data.judged,
     }
     told = json.loads(json.dumps(told))
     if (config.output / "last.ckpt").exists() and path.exists():
@@ -359,7 +359,6 @@ def _finish(
                 )
         except ConfigError as error:
             warnings.warn(f"the model is complete, but {error}", GeounetWarning, stacklevel=4)
-    diary.close()
     return TrainResult(
         model=path,
         spec=spec,
@@ -367,7 +366,7 @@ def _finish(
         stopped_early=trainer.stopped,
         metrics=metrics,
         train=data.seen,
-        valid=tuple(sorted({name for name, *_ in data.valid})),
+        valid=data.judged,
         seconds=diary.rows[-1]["seconds"] if diary.rows else 0.0,
         outputs=outputs,
     )

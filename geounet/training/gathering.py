@@ -37,11 +37,22 @@ class Data:
 
     spec: ModelSpec
     train: tuple[LabelledScene, ...]
-    valid: tuple[tuple[str, SceneSource, tuple[bool, ...]], ...]
-    """Name, source and bands present of each scene that is validated on."""
+    valid: tuple[LabelledScene, ...]
     steps: int
-    seen: tuple[str, ...]
-    """Scenes that are learned, by name."""
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Scenes that are learned, by name."""
+        return _names(self.train)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Scenes that are validated on, by name."""
+        return _names(self.valid)
+
+
+def _names(scenes: Sequence[LabelledScene]) -> tuple[str, ...]:
+    return tuple(sorted({scene.name for scene in scenes}))
 
 
 def gather(config: TrainConfig) -> Data:
@@ -54,8 +65,9 @@ def gather(config: TrainConfig) -> Data:
         ModelError: `TrainConfig.start` is no model.
 
     Warns:
-        GeounetWarning: what is validated on is not independent of what is learned; a class of the
-            model that is started from never occurs; or what a scene's numbers mean is in doubt.
+        GeounetWarning: what is validated on is not independent of what is learned; a scene has no
+            labels where it was observed; a class of the model that is started from never occurs;
+            or what a scene's numbers mean is in doubt.
     """
     pairs, valid = (
         checked_pairs(find_pairs(folders, scale=config.scale, offset=config.offset))
@@ -67,25 +79,22 @@ def gather(config: TrainConfig) -> Data:
     parts = _split(config, pairs, valid, sites)
     sources = [(p, _source(config, spec, p.pair, p.area)) for p in parts]
     _hold([source for _, source in sources], config.memory_mb << 20)
-    surveyed = [(p, source, survey(source, len(spec.classes), 1e-3)) for p, source in sources]
-    _check_labelled(surveyed)
+    surveyed = _labelled([(p, s, survey(s, len(spec.classes), 1e-3)) for p, s in sources])
     learned = [(p, source, found) for p, source, found in surveyed if not p.valid]
     surveys = [found for *_, found in learned]
     _check_classes(config, spec, surveys)
     if config.start is None:
         normalisation = _normalisation(spec, [p.site for p, *_ in learned], surveys)
         spec = spec.model_copy(update={"normalisation": normalisation})
-    scenes = tuple(
-        LabelledScene(p.pair.name, p.site, source, _present(spec, p.pair), anchors=found.anchors)
-        for p, source, found in learned
+    train, judged = (
+        tuple(
+            LabelledScene(p.pair.name, p.site, s, _present(spec, p.pair), anchors=found.anchors)
+            for p, s, found in surveyed
+            if p.valid == valid
+        )
+        for valid in (False, True)
     )
-    return Data(
-        spec,
-        scenes,
-        tuple((p.pair.name, s, _present(spec, p.pair)) for p, s in sources if p.valid),
-        _steps(config, [source for _, source, _ in learned]),
-        tuple(sorted({scene.name for scene in scenes})),
-    )
+    return Data(spec, train, judged, _steps(config, [source for _, source, _ in learned]))
 
 
 @dataclass(frozen=True)
@@ -294,18 +303,27 @@ def _geometry(config: TrainConfig) -> Geometry:
     return unet_geometry(depth, padded=options.get("padded", False), up=up)
 
 
-def _check_labelled(surveyed: Sequence[tuple[_Part, SceneSource, Survey]]) -> None:
+def _labelled(
+    surveyed: Sequence[tuple[_Part, SceneSource, Survey]],
+) -> list[tuple[_Part, SceneSource, Survey]]:
+    """What has labels where it was observed; the rest is named in a warning."""
+    labelled = [entry for entry in surveyed if entry[2].counts.any()]
     empty = [
         f"{part.pair.name} (rows {part.area.row} to {part.area.row + part.area.height}, "
         f"to {'validate on' if part.valid else 'learn'})"
         for part, _, found in surveyed
         if not found.counts.any()
     ]
-    if empty:
-        raise ConfigError(
-            f"a scene needs labelled pixels where it was observed; {', '.join(empty)} "
-            f"{'has' if len(empty) == 1 else 'have'} none. Leave out what has no labels."
-        )
+    if not empty:
+        return labelled
+    said = (
+        f"a scene needs labelled pixels where it was observed; {', '.join(empty)} "
+        f"{'has' if len(empty) == 1 else 'have'} none"
+    )
+    if {part.valid for part, *_ in labelled} != {part.valid for part, *_ in surveyed}:
+        raise ConfigError(f"{said}. Leave out what has no labels.")
+    warnings.warn(f"{said}. What has no labels is left out.", GeounetWarning, stacklevel=5)
+    return labelled
 
 
 def _check_classes(config: TrainConfig, spec: ModelSpec, found: Sequence[Survey]) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import time
+from contextlib import suppress
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +15,7 @@ from torch import Tensor
 
 from geounet.labels import UNKNOWN
 from geounet.staging import whole_file
+from geounet.training.dataset import CELL
 from geounet.training.figures import Sample
 from geounet.training.loop import Progress, half_type, rank
 from geounet.training.losses import class_labels
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from geounet.model import ModelSpec
     from geounet.segmenter import Segmenter
     from geounet.training.config import TrainConfig
+    from geounet.training.dataset import LabelledScene
     from geounet.training.gathering import Data
     from geounet.training.loop import Loss
 
@@ -43,10 +49,9 @@ class Judge:
         self._batch, self._window = config.batch, config.window
         self._half = half_type(device) if config.mixed else None
         places = [
-            (i, row, col)
-            for i, (_, source, _) in enumerate(data.valid)
-            for row in _starts(source.area.height, config.window)
-            for col in _starts(source.area.width, config.window)
+            (scene, row, col)
+            for scene in data.valid
+            for row, col in _windows(scene, config.window, data.spec.margin)
         ]
         step = max(1, -(-len(places) // _MOST_WINDOWS))
         self._places = places[::step]
@@ -75,10 +80,10 @@ class Judge:
         inner = slice(margin, margin + self._window)
         for first in range(0, len(self._places), self._batch):
             chosen = self._places[first : first + self._batch]
-            read = [self._data.valid[i][1].read(r, c, side, side) for i, r, c in chosen]
+            read = [scene.source.read(row, col, side, side) for scene, row, col in chosen]
             pixels = torch.stack([p for p, _ in read]).to(self._device)
             allowed = torch.stack([a for _, a in read])[:, inner, inner].to(self._device)
-            present = torch.tensor([self._data.valid[i][2] for i, *_ in chosen])
+            present = torch.tensor([scene.present for scene, *_ in chosen])
             gain = present.float().to(self._device)
             seen = (pixels != 0).any(1, keepdim=True)
             with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
@@ -87,7 +92,19 @@ class Judge:
 
     def name(self, index: int) -> str:
         """Scene of a window."""
-        return self._data.valid[self._places[index][0]][0]
+        return self._places[index][0].name
+
+
+def _windows(scene: LabelledScene, window: int, margin: int) -> list[tuple[int, int]]:
+    """Rows and columns of windows side by side, of those that hold labels if any does."""
+    shape = [side - 2 * margin for side in scene.source.shape]
+    rows, cols = (_starts(side, window) for side in shape)
+    windows = [*product(rows, cols)]
+    labelled = np.zeros([side // window + 2 for side in shape], np.bool_)
+    cells = torch.cat([*scene.anchors.values()]).numpy() - margin
+    for corner in product((0, CELL - 1), repeat=2):
+        labelled[tuple(np.maximum(cells + np.array(corner), 0).T // window)] = True
+    return [at for at in windows if labelled[at[0] // window, at[1] // window]] or windows
 
 
 def _starts(size: int, window: int) -> range:
@@ -118,7 +135,7 @@ class Diary:
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, float]] = []
         self._judged: dict[str, float] = {}
-        self._board: Any = None
+        self._board: _Board | None = None
 
     def begin(self, step: int) -> None:
         """Go on after a step: what was noted later is forgotten."""
@@ -127,7 +144,8 @@ class Diary:
                 rows = [{k: float(v) for k, v in r.items() if v} for r in csv.DictReader(file)]
             self.rows = [row for row in rows if row["step"] <= step]
         if rank() == 0:
-            self._board = _board(self.path.parent / "tensorboard", step)
+            with suppress(ImportError):  # TensorBoard is of the train extra
+                self._board = _Board(self.path.parent / "tensorboard", step)
 
     def judge(self, figures: dict[str, float]) -> None:
         """A validation, of the step that is reported next."""
@@ -172,23 +190,36 @@ class Diary:
                 draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _show(self, figures: dict[str, float], group: str) -> None:
-        if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(f"{group}/{name}", value, int(self.rows[-1]["step"]))
-
-    def close(self) -> None:
-        """Let the files go."""
-        if self._board is not None:
-            self._board.close()
+        if self._board and figures:
+            self._board.show(int(self.rows[-1]["step"]), figures, group)
 
 
-def _board(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, or None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - of the train extra
-    except ImportError:
-        return None
-    return SummaryWriter(folder, purge_step=step + 1 if step else None)
+class _Board:
+    """A file of TensorBoard's; its own writer has a thread that prints what goes wrong in it."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Begin a file, in which what others have from a step on is taken back."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # noqa: PLC0415
+        from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
+
+        self._events, self._summary, self._writer = event_pb2, summary_pb2.Summary, RecordWriter
+        folder.mkdir(exist_ok=True)
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._add(file_version="brain.Event:2")
+        if step:
+            begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=step + 1, session_log=begun)
+
+    def show(self, step: int, figures: dict[str, float], group: str) -> None:
+        """Add figures of a step."""
+        value = self._summary.Value
+        values = [value(tag=f"{group}/{name}", simple_value=v) for name, v in figures.items()]
+        self._add(step=step, summary=self._summary(value=values))
+
+    def _add(self, **fields: Any) -> None:
+        event = self._events.Event(wall_time=time.time(), **fields)
+        with self._path.open("ab") as file:
+            self._writer(file).write(event.SerializeToString())
 
 
 def temperature_of(judge: Judge, network: Segmenter) -> float:
