@@ -122,12 +122,11 @@ def array_scene(
             f"an array must be [bands, height, width] with a pixel; its shape is {array.shape}."
         )
     count, height, width = (int(size) for size in array.shape)
-    if bands is not None and len(bands) != count:
-        last = width == len(bands)
+    if bands is not None and len(bands) == width != count:
         raise ConfigError(
-            f"bands= must name every band of an array [bands, height, width] in order; its shape "
-            f"is {tuple(array.shape)}, and {len(bands)} names were given ({', '.join(bands)}). "
-            + ("Give numpy.moveaxis(array, -1, 0)." if last else "Use '-' for a band to leave out.")
+            f"an array must be [bands, height, width]; its shape is {tuple(array.shape)}, and its "
+            f"last axis has as many places as names were given ({', '.join(bands)}). Give "
+            f"numpy.moveaxis(array, -1, 0)."
         )
     dtype = np.dtype(array.dtype).name
     evidence = Evidence(dtype=dtype, count=count, bands=stated)

@@ -32,8 +32,9 @@ from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.mask import CLASSES, MAKE_ONE, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.smoothing import smoothed
+from geounet.staging import check_free
 from geounet.timing import Progress
-from geounet.vector_files import check_writable, densified, in_crs, save
+from geounet.vector_files import check_format, densified, in_crs, save
 from geounet.vectors import (
     PixelPolygons,
     Polygonizer,
@@ -828,12 +829,17 @@ def _tables(
     shoreline: bool,
     to_crs: str | None,
     on_progress: Callable[[Progress], None] | None,
+    check: Callable[[object], object] = lambda _: None,
 ) -> dict[str, Iterator[gpd.GeoDataFrame]]:
-    """Parts of tables, "polygons" and "shoreline", of files that have been read."""
+    """Parts of tables, "polygons" and "shoreline", of files that have been read.
+
+    What is wrong with their CRS, `check` says before that.
+    """
     try:
         with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), ExitStack() as stack:
             source, level = _open_pair(stack, path, probability)
             check_crs(to_crs, source.crs)
+            check(source.crs)
             outliner = Outliner(
                 source.width, shaping, shoreline=shoreline, probability=level is not None
             )
@@ -907,8 +913,7 @@ def vectorize_to_files(
     paths = {"polygons": target}
     if shoreline:
         paths["shoreline"] = target.with_name(f"{target.stem}_shoreline{target.suffix}")
-    for one in paths.values():
-        check_writable(one, format, overwrite=overwrite)
+    check_free(paths, overwrite=overwrite)
     made = _tables(
         path,
         probability=probability,
@@ -916,6 +921,7 @@ def vectorize_to_files(
         shoreline=shoreline,
         to_crs=to_crs,
         on_progress=on_progress,
+        check=lambda crs: check_format(target, format, crs),
     )
     for kind, tables in made.items():
         save(tables, paths[kind], LAYERS[kind], format, overwrite=overwrite)

@@ -646,7 +646,7 @@ def _may_be(sensor: str, usual: str) -> bool:
 def _told_names(count: int, told: Sequence[str], sensor: str | None) -> tuple[str, ...]:
     if len(told) != count:
         raise ConfigError(
-            f"--bands must name every band of the file in order: it has {count}, "
+            f"--bands must name every band of the scene in order: it has {count}, "
             f"{len(told)} names given ({', '.join(told)}). Use '-' for a band to leave out."
         )
     meant = [common_name(name, sensor) or common_name(name) for name in told]

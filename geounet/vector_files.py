@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from geounet.errors import ConfigError, OutputError
-from geounet.staging import staged
+from geounet.staging import check_free, staged
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = [
     "GeoParquetWriter",
     "check_format",
-    "check_writable",
     "densified",
     "in_crs",
     "save",
@@ -137,7 +136,7 @@ def save(
         ConfigError: As `write_polygons`.
         OutputError: As `write_polygons`.
     """
-    check_writable(path, name, overwrite=overwrite)
+    check_free({layer: path}, overwrite=overwrite)
     pieces = _Pieces(frames)
     kind = check_format(path, name, pieces.first.crs)
     with staged({layer: path}) as drafts:
@@ -156,36 +155,12 @@ def save(
     return written
 
 
-def check_writable(path: Path, name: Format | None, *, overwrite: bool) -> None:
-    """Check before the work is done what `write_polygons` will refuse.
-
-    Raises:
-        ConfigError: If the format is unknown.
-        OutputError: If the file exists and may not be replaced, or its folder does not.
-    """
-    _format(path, name)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputError(f"the output {path} exists; name another one or allow overwriting.")
-    if not path.parent.is_dir():
-        raise OutputError(f"the output's folder must exist; there is no {path.parent}.")
-
-
 def check_format(path: Path, name: Format | None, crs: object) -> Format:
     """The format of a file by its name, or else by its suffix.
 
     Raises:
         ConfigError: If it is unknown, or GeoJSON without a CRS.
     """
-    kind = _format(path, name)
-    if kind == "geojson" and not crs:
-        raise ConfigError(
-            "GeoJSON is in WGS 84 (RFC 7946) and what would be written has no CRS. "
-            "Give it one, or use gpkg, parquet or fgb."
-        )
-    return kind
-
-
-def _format(path: Path, name: str | None) -> Format:
     suffix = path.suffix.lower()
     asked = suffix.removeprefix(".") if name is None else name
     if asked in ("shp", "shapefile"):
@@ -199,6 +174,11 @@ def _format(path: Path, name: str | None) -> Format:
             "the format is gpkg, parquet, fgb or geojson, or follows from the suffix; "
             f"got {asked!r}."
         )
+    if kind == "geojson" and not crs:
+        raise ConfigError(
+            "GeoJSON is in WGS 84 (RFC 7946) and what would be written has no CRS. "
+            "Give it one, or use gpkg, parquet or fgb."
+        )
     return kind
 
 
@@ -206,22 +186,23 @@ class _Pieces:
     """Tables cut into pieces of a few rows; passed over once."""
 
     def __init__(self, frames: Frames) -> None:
-        frames = [frames] if isinstance(frames, gpd.GeoDataFrame) else frames
-        pieces = (
-            frame.iloc[top : top + _ROWS]
-            for frame in frames
-            for top in range(0, max(len(frame), 1), _ROWS)
-        )
-        first = next(pieces, None)
+        rest = iter([frames] if isinstance(frames, gpd.GeoDataFrame) else frames)
+        first = next(rest, None)
         if first is None:
             raise ConfigError("a file is written from one table or more, which may be empty.")
+        while not len(first) and (other := next(rest, None)) is not None:
+            first = other
         self.first: gpd.GeoDataFrame = first
-        """The first piece, which shows what columns and CRS all have."""
+        """The first table with rows, which shows what columns, CRS and geometries all have."""
         self.rows = 0
         """Rows that were passed over."""
         self.error: BaseException | None = None
         """What kept the next piece from coming, which some writers hide."""
-        self._all = itertools.chain([first], pieces)
+        self._all = (
+            frame.iloc[top : top + _ROWS]
+            for frame in itertools.chain([first], rest)
+            for top in range(0, len(frame), _ROWS)
+        )
 
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         try:
@@ -374,7 +355,7 @@ class GeoParquetWriter:
         self._bounds = np.concatenate(
             [np.fmin(self._bounds[:2], low), np.fmax(self._bounds[2:], high)]
         )
-        self._kinds |= {_KINDS[i] for i in np.unique(shapely.get_type_id(shapes)).tolist()}
+        self._kinds |= {_KINDS[i] for i in set(shapely.get_type_id(shapes).tolist()) if i >= 0}
 
     def __enter__(self) -> Self:
         return self
@@ -423,7 +404,7 @@ def _write_geojson(pieces: _Pieces, path: Path, _: Layer) -> int:
             columns = frame[_names(frame)]
             records = columns.astype(object).where(columns.notna(), None).to_dict("records")
             for record, geometry in zip(records, to_wgs84(frame), strict=True):
-                properties = json.dumps(record, allow_nan=False)
+                properties = json.dumps(record, allow_nan=False, default=str)
                 shape = shapely.to_geojson(geometry)
                 file.write(",\n" if written else "\n")
                 file.write(

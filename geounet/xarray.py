@@ -83,6 +83,8 @@ class GeounetDataArray:
                 f"besides bands, {y} and {x} there may be one dimension, like time; there are "
                 f"{', '.join(map(str, further))}. Choose a step of the others with isel."
             )
+        if not array.size:
+            raise ConfigError(f"an array must have a pixel; its shape is {dict(array.sizes)}.")
         told = {
             "bands": bands, "scale": scale, "offset": offset, "nodata": nodata, "model": model,
             "probability": probability, **options,

@@ -108,7 +108,7 @@ def test_what_nothing_says_is_a_warning(model):
         ([[1]], {}, ConfigError, r"must be \[bands, height, width\].*\(1, 1\)"),
         (np.ones((4, 5)), {}, ConfigError, r"must be \[bands, height, width\].*\(4, 5\)"),
         (np.ones((3, 0, 5)), {}, ConfigError, r"with a pixel; its shape is \(3, 0, 5\)"),
-        (np.ones((2, 4, 5)), {"bands": GRN}, ConfigError, r"\(2, 4, 5\), and 3 names .* Use '-'"),
+        (np.ones((2, 4, 5)), {"bands": GRN}, ConfigError, r"it has 2, 3 names .* Use '-'"),
         (
             np.ones((4, 5, 3)),
             {"bands": GRN},

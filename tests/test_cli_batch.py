@@ -11,7 +11,7 @@ import pytest
 from models import compiled, tiny_model
 
 from geounet.archive import BatchResult, Event, Manifest
-from geounet.archive.manifest import Planned, Stage
+from geounet.archive.manifest import Failure, Planned, Stage
 from geounet.cli import batch as command
 from geounet.cli import main
 
@@ -235,6 +235,24 @@ def test_the_live_view_on_a_terminal(capsys, monkeypatch):
     for part in ("tcp://x, 2 workers", "failed: c: SceneError: [no]", "predicting 46%", "in/a.tif",
                  "3/5", "1 failed"):  # fmt: skip
         assert part in text
+
+
+def test_a_table_is_plain_where_there_is_no_terminal(tmp_path, capsys):
+    with Manifest.create(tmp_path) as manifest:
+        manifest.begin({})
+        names = ("long name", "b")
+        planned = [Planned(f"https://h/{name}.tif", name, None) for name in names]
+        manifest.register(planned, model="m", parameters="p")
+        for entry, text in zip(list(manifest.pending()), ("short", "x" * 500), strict=True):
+            manifest.start(entry)
+            manifest.fail(entry, Failure("input", "SceneError", text))
+        manifest.end()
+    command._print_status(tmp_path)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "scene                    why    attempts  message",
+        "https://h/long name.tif  input         1  SceneError: short",
+        f"https://h/b.tif          input         1  SceneError: {'x' * 500}",
+    ]
 
 
 def test_status_of_a_batch_that_runs(tmp_path, monkeypatch, capsys):

@@ -574,9 +574,17 @@ def test_every_format_holds_polygons_and_shorelines(tmp_path: Path, suffix: str)
     assert sorted(polygons.area_m2.round()) == [100, 400]
     assert (lines.geom_type == "LineString").all()
     assert len(lines) == 2
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="may not exist"):
         vectorize_to_files(mask, made["polygons"])
     vectorize_to_files(mask, made["polygons"], overwrite=True)
+
+
+def test_geojson_without_a_crs_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    mask = write(tmp_path / "mask.tif", pixels("##.."), crs=None)
+    told: list[object] = []
+    with pytest.raises(ConfigError, match="GeoJSON is in WGS 84"):
+        vectorize_to_files(mask, tmp_path / "out" / "water.geojson", on_progress=told.append)
+    assert (told, [path.name for path in tmp_path.iterdir()]) == ([], ["mask.tif"])
 
 
 def test_a_gradient_that_is_not_known_is_null_in_geojson(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pyproj
 import pytest
@@ -219,13 +220,14 @@ def test_the_format_may_be_named(tmp_path: Path, frame: gpd.GeoDataFrame) -> Non
 def test_existing_files_are_kept_unless_told(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
     path = tmp_path / "water.gpkg"
     path.write_text("old")
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match=r"may not exist .*water\.gpkg"):
         write_polygons(frame, path)
     assert path.read_text() == "old"
     write_polygons(frame, path, overwrite=True)
     assert len(read(path)) == len(frame)
-    with pytest.raises(OutputError):
-        write_polygons(frame, tmp_path / "missing" / "water.gpkg")
+    assert len(read(write_polygons(frame, tmp_path / "new" / "water.gpkg"))) == len(frame)
+    with pytest.raises(OutputError, match="name must be one that the disk takes"):
+        write_polygons(frame, tmp_path / f"{'x' * 300}.gpkg")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -309,6 +311,34 @@ def test_rows_are_taken_a_few_at_a_time(
     assert sum(sizes) == len(frame)
     assert max(sizes) <= 5
     assert max(ahead) <= 10
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_multiples_among_later_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: gpd.GeoDataFrame, suffix: str
+) -> None:
+    """The type of a file's geometries is that of all rows, not of those that are written first."""
+    monkeypatch.setattr(vector_files, "_ROWS", 5)
+    shapes = frame.geometry.to_numpy().copy()
+    shapes[-1] = shapely.MultiPolygon([shapely.box(x, 0, x + 1, 1) for x in (400_000, 400_002)])
+    several = frame.set_geometry(shapes, crs=frame.crs)
+    for number, tables in enumerate((several, [frame.iloc[:0], several])):
+        path = write_polygons(tables, tmp_path / f"{number}.{suffix}")
+        assert "MultiPolygon" in set(read(path).geom_type)
+        if suffix in ("gpkg", "fgb"):
+            assert pyogrio.read_info(path)["geometry_type"] == "MultiPolygon"
+
+
+def test_columns_of_times_are_text_in_geojson(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    path = write_polygons(frame.assign(day=pd.Timestamp("2023-07-01")), tmp_path / "w.geojson")
+    assert json.loads(path.read_text())["features"][0]["properties"]["day"][:10] == "2023-07-01"
+
+
+def test_rows_without_a_geometry_in_geoparquet(tmp_path: Path, frame: gpd.GeoDataFrame) -> None:
+    path = write_polygons(
+        frame.set_geometry([None, *frame.geometry[1:]], crs=frame.crs), tmp_path / "w.parquet"
+    )
+    assert read(path).geometry.isna().tolist() == [True] + [False] * (len(frame) - 1)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -88,6 +88,8 @@ def test_each_time_is_a_scene_of_its_own(model):
     for step, part in zip(mask, (first, second), strict=True):
         assert np.array_equal(step, part.geounet.segment(model=model))
     assert mask.rio.crs.to_epsg() == 32629
+    with pytest.raises(ConfigError, match=r"must have a pixel; its shape is \{'time': 0, "):
+        cube.isel(time=slice(0)).geounet.segment(model=model)
     with pytest.raises(ConfigError, match=r"one dimension, like time; there are model, time"):
         cube.expand_dims("model").geounet.segment(model=model)
 

@@ -394,7 +394,7 @@ def _print_status(output: Path, *, as_json: bool = False) -> None:
         typer.echo(f"{_at(scene['stage'], scene['share']):<16} {scene['scene']}")
     if failures:
         typer.echo("")
-        rows = [[str(value) for value in failure.values()] for failure in failures[:_SHOWN]]
+        rows = [tuple(map(str, failure.values())) for failure in failures[:_SHOWN]]
         print_table(tuple(failures[0]), rows, right=range(2, 3), bold=lambda _: False)
     if len(failures) > _SHOWN:
         typer.echo(f"… and {len(failures) - _SHOWN} more; --json lists all.")

@@ -22,7 +22,7 @@ from geounet.cli.options import (
     label_meaning,
     names,
 )
-from geounet.cli.show import console, print_json, print_table, progress_bar, say
+from geounet.cli.show import print_json, print_table, progress_bar, say, terminal_width
 from geounet.errors import GeounetWarning
 
 if TYPE_CHECKING:
@@ -203,8 +203,6 @@ def _label_rules(
 
 
 def _print_audit(found: Audit) -> None:
-    """A table; as wide as it needs to be where the output is no terminal."""
-
     def share(value: float | None) -> str:
         return "" if value is None else f"{value:.1%}"
 
@@ -291,7 +289,7 @@ def evaluate(
 def _print_evaluation(found: Evaluation) -> None:
     from geounet.report import evaluation_table, fit_columns  # noqa: PLC0415 - keeps --help fast
 
-    header, rows = fit_columns(*evaluation_table(found), console().width)
+    header, rows = fit_columns(*evaluation_table(found), terminal_width())
     for score in found.of(found.methods[0]):
         if score.score is None:
             typer.echo(f"geounet: warning: {score.scene} was not judged: {score.note}", err=True)

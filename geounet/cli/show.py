@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,8 +12,6 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from rich.console import Console
 
     from geounet.evaluate import Progress as Judged
     from geounet.timing import Progress
@@ -75,13 +74,9 @@ def progress_bar(
         )
 
 
-def console() -> Console:
-    """Standard output; as wide as a table needs to be where it is no terminal."""
-    from rich.console import Console  # noqa: PLC0415 - keeps --help fast
-
-    console = Console(markup=False, highlight=False)
-    console.width = console.width if console.is_terminal else 400
-    return console
+def terminal_width() -> int:
+    """Characters of a line on standard output; without end where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def print_table(
@@ -91,8 +86,19 @@ def print_table(
     right: range,
     bold: Callable[[Sequence[str]], bool],
 ) -> None:
-    """Print columns of text; those in ``right`` end at the same place and are never wrapped."""
-    from rich.table import Table  # noqa: PLC0415 - keeps --help fast
+    """Print columns of text; those in ``right`` end at the same place and are never wrapped.
+
+    Where standard output is no terminal a row is a line, and plain.
+    """
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        cells = (f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths))
+        line = "  ".join(cells)
+        for row in (header, *rows):
+            typer.echo(line.format(*row).rstrip())
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
+    from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for i, title in enumerate(header):
@@ -100,4 +106,4 @@ def print_table(
         table.add_column(title, justify=justify, no_wrap=i in right)
     for row in rows:
         table.add_row(*row, style="bold" if bold(row) else None)
-    console().print(table)
+    Console(markup=False, highlight=False).print(table)
