@@ -670,7 +670,7 @@ class TestVectorize:
             (("--connectivity", "6"), 2, "4 or 8; got 6"),
             (("--to-crs", "EPSG:1"), 2, "got 'EPSG:1'"),
             (("-o", tmp_path / "a.shp"), 2, "shapefiles are not written"),
-            (("-o", tmp_path / "none" / "a.gpkg"), 1, "there is no"),
+            (("-o", mask / "a.gpkg"), 1, "mask.tif is a file"),
         ):
             got, said, err = call("vectorize", mask, *options)
             assert (got, said) == (code, "")
@@ -681,7 +681,7 @@ class TestVectorize:
         assert call("vectorize", mask)[0] == 0
         code, _, err = call("vectorize", mask)
         assert code == 1
-        assert "exists" in err
+        assert "may not exist unless it is to be replaced: " in err
         assert call("vectorize", mask, "--overwrite")[0] == 0
 
 
