@@ -93,8 +93,12 @@ class Grid:
         x, y = a * cols + b * rows + c, d * cols + e * rows + f
         to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
         geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
-        lon, lat = to_lonlat.transform(x, y)
-        areas = [abs(geod.polygon_area_perimeter(*ring)[0]) for ring in zip(lon, lat, strict=True)]
+        unit = crs.geodetic_crs.axis_info[0].unit_conversion_factor  # of grads, in old French ones
+        lon, lat = (unit * angles for angles in to_lonlat.transform(x, y))
+        areas = [
+            abs(geod.polygon_area_perimeter(east, north, radians=True)[0])
+            for east, north in zip(lon, lat, strict=True)
+        ]
         known = np.nan_to_num(areas, nan=0.0)
         return np.asarray(np.interp(np.arange(self.height) + 0.5, at, known))
 

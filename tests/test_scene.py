@@ -473,6 +473,12 @@ def test_pixel_areas_against_the_ellipsoid(crs, transform, roughly):
     assert areas[0] == pytest.approx(roughly, rel=0.25)
 
 
+def test_pixel_areas_of_a_crs_whose_longitudes_are_in_grads():
+    """NTF (Paris) / Lambert zone II: its scale is 0.99987742 on the standard parallel."""
+    grid = Grid(CRS.from_epsg(27572), Affine(10, 0, 600_000, 0, -10, 2_200_000), 4, 4)
+    assert grid.pixel_areas() == pytest.approx(100 / 0.99987742**2, rel=1e-6)
+
+
 def test_a_whole_zone_of_latitude_has_the_ellipsoids_area():
     """Rows from 40 to 41 degrees north summed up, against one polygon along both parallels."""
     grid = Grid(CRS.from_epsg(4326), Affine(1e-3, 0, 0, 0, -1e-3, 41), 1000, 1000)
