@@ -33,6 +33,7 @@ from rasterio.windows import Window
 import geounet
 from geounet import remote
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.ground import Site, along, pyproj_crs
 from geounet.mask import (
     CLASSES,
     NOT_OBSERVED,
@@ -45,7 +46,6 @@ from geounet.outlines import (
     Origin,
     Outliner,
     Shaping,
-    Site,
     check_crs,
     check_known,
     is_probability,
@@ -57,7 +57,7 @@ from geounet.scene import Grid
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
 from geounet.vector_files import check_format, save
-from geounet.vectors import Polygonizer, along, coverage, pyproj_crs, stretches
+from geounet.vectors import Polygonizer, coverage, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -33,11 +33,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geounet.errors import ConfigError
+from geounet.ground import Site, along
 from geounet.mask import NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.vectors import (
-    along,
     cycles,
-    ground_lengths,
     kept_offsets,
     ragged_polygons,
     ring_blocks,
@@ -922,7 +921,7 @@ class Shorelines:
             - `gradient`: mean slope of the water probability across the line, weighted by length,
               in 1/m: 0.05 is a change from 0 to 1 within 20 m. Without it if not asked for.
         """
-        length = ground_lengths(self.geometries(), transform, crs)
+        length = Site(transform, crs, self.shape).lengths(self.geometries())
         ends = self.vertices[self.offsets[:-1]], self.vertices[self.offsets[1:] - 1]
         columns: dict[str, NDArray[Any]] = {
             "length_m": length,

@@ -34,6 +34,7 @@ from geounet import remote
 from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
+from geounet.ground import along, pyproj_crs, unit_of
 from geounet.mask import NOT_OBSERVED
 from geounet.outlines import is_probability
 from geounet.products.raster import (
@@ -46,7 +47,6 @@ from geounet.products.raster import (
 )
 from geounet.staging import check_free, staged
 from geounet.timing import Progress
-from geounet.vectors import along, pyproj_crs
 
 if TYPE_CHECKING:
     import os
@@ -285,11 +285,11 @@ class _Ground:
 
     def __init__(self, crs: pyproj.CRS | None) -> None:
         self._geod = crs.get_geod() if crs is not None else None
-        self._unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
+        self._unit = unit_of(crs)
         self._to_lonlat: pyproj.Transformer | None = None
         if crs is not None and crs.geodetic_crs is not None and self._geod is not None:
             self._to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-            self._radians = crs.geodetic_crs.axis_info[0].unit_conversion_factor
+            self._radians = unit_of(crs.geodetic_crs)
             self._round = 2 * math.pi / self._unit if crs.is_geographic else None
 
     def path(self, name: str, line: shapely.LineString) -> _Path:

@@ -21,10 +21,10 @@ import numpy as np
 import shapely
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.ground import Site, pyproj_crs
 from geounet.labels import UNKNOWN, LabelRules, find_pairs, open_labels
 from geounet.model import Model, load_model
 from geounet.tiling import Window
-from geounet.vectors import ground_lengths, pyproj_crs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +64,7 @@ __all__ = [
     "restrict_bands",
     "score_mask",
     "shore_offsets",
+    "strips",
 ]
 
 _RULES = LabelRules()
@@ -608,12 +609,12 @@ def normalised_difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDA
     return np.asarray((a - b) / np.where(a + b == 0, np.float32(1), a + b))
 
 
-def _index_strips(
+def _indexstrips(
     scene: Scene, first: str, second: Sequence[str]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Normalised difference of two bands strip by strip."""
     other = next((name for name in second if name in scene.bands), second[0])
-    for window in _strips(scene):
+    for window in strips(scene):
         index = normalised_difference(*scene.reflectance([first, other], window))
         yield slice(window.row, window.row + window.height), index
 
@@ -621,7 +622,7 @@ def _index_strips(
 def _threshold(scene: Scene, second: Sequence[str], threshold: float) -> NDArray[np.uint8]:
     """Water where the normalised difference of green and another band is above a threshold."""
     codes = np.empty(scene.grid.shape, np.uint8)
-    for rows, index in _index_strips(scene, "green", second):
+    for rows, index in _indexstrips(scene, "green", second):
         codes[rows] = np.where(np.isnan(index), UNKNOWN, index > threshold)
     return codes
 
@@ -652,7 +653,7 @@ def otsu_mask(scene: Scene) -> NDArray[np.uint8]:
     """
     edges = np.linspace(-1, 1, 2001)
     counts = np.zeros(len(edges) - 1, np.int64)
-    for _, index in _index_strips(scene, "green", ("swir16",)):
+    for _, index in _indexstrips(scene, "green", ("swir16",)):
         counts += np.histogram(index[~np.isnan(index)], edges)[0]
     if np.count_nonzero(counts) < 2:
         raise SceneError("Otsu's threshold needs an MNDWI that varies; here it does not.")
@@ -714,7 +715,7 @@ def read_truth(pair: Pair, rules: LabelRules = _RULES) -> NDArray[np.uint8]:
     """
     labels = open_labels(pair, rules)
     truth = np.empty(pair.scene.grid.shape, np.uint8)
-    for window in _strips(pair.scene):
+    for window in strips(pair.scene):
         truth[window.row : window.row + window.height] = labels.read(window)
     truth[truth > 1] = UNKNOWN
     if (truth == UNKNOWN).all():
@@ -722,7 +723,7 @@ def read_truth(pair: Pair, rules: LabelRules = _RULES) -> NDArray[np.uint8]:
     return truth
 
 
-def _strips(scene: Scene) -> Iterator[Window]:
+def strips(scene: Scene) -> Iterator[Window]:
     """Windows over a scene's full width, from the top down."""
     height, width = scene.grid.shape
     for row in range(0, height, _STRIP_ROWS):
@@ -736,8 +737,8 @@ def pixel_size(grid: Grid) -> tuple[float, float]:
     """
     row, col = (size / 2 for size in grid.shape)
     sides = [[(col, row - 0.5), (col, row + 0.5)], [(col - 0.5, row), (col + 0.5, row)]]
-    crs = pyproj_crs(grid.crs)
-    height, width = ground_lengths(shapely.linestrings(sides), grid.transform, crs).tolist()
+    site = Site(grid.transform, pyproj_crs(grid.crs), grid.shape)
+    height, width = site.lengths(shapely.linestrings(sides)).tolist()
     return height, width
 
 

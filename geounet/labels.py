@@ -20,6 +20,7 @@ from rasterio.features import rasterize
 from rasterio.windows import Window as RasterWindow
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.ground import along
 from geounet.products.raster import open_raster
 from geounet.scene import Grid, Scene, open_scene
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import rasterio
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from geounet.tiling import Window
 
@@ -334,8 +335,8 @@ def _check_alignment(path: Path, label: Grid, scene: Grid) -> None:
             f"a label must have its scene's CRS, {scene.crs.to_string()}; {path} has "
             f"{label.crs.to_string()}. Warp it onto the scene's grid."
         )
-    corners = np.array(_corners(*scene.shape), np.float64)
-    there = _along(~scene.transform, _along(label.transform, corners))
+    corners = _corners(*scene.shape)
+    there = along(~scene.transform, along(label.transform, corners))
     off = float(np.abs(there - corners).max())
     if off > 0.05:
         raise SceneError(
@@ -382,9 +383,9 @@ class PolygonLabels:
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Burn the polygons of a window."""
         a, b, _, d, e, *_ = self.transform
-        ((x, y),) = _along(self.transform, [(window.col, window.row)])
+        ((x, y),) = along(self.transform, np.array([(window.col, window.row)])).tolist()
         transform = Affine(a, b, x, d, e, y)
-        around = shapely.Polygon(_along(transform, _corners(window.height, window.width)))
+        around = shapely.Polygon(along(transform, _corners(window.height, window.width)))
         hits = np.sort(self.tree.query(around))
         shape = (window.height, window.width)
         if not len(hits):
@@ -398,19 +399,12 @@ class PolygonLabels:
 
 def outline(grid: Grid) -> NDArray[np.float64]:
     """The grid's four corners in its CRS [4, (x, y)], in the order of a ring."""
-    return _along(grid.transform, _corners(*grid.shape))
+    return along(grid.transform, _corners(*grid.shape))
 
 
-def _corners(height: int, width: int) -> list[tuple[int, int]]:
-    """Columns and rows around."""
-    return [(0, 0), (width, 0), (width, height), (0, height)]
-
-
-def _along(transform: Affine, points: ArrayLike) -> NDArray[np.float64]:
-    """Points [n, 2] moved by a transform; spelt out, since affine 3 and 2 share no operator."""
-    a, b, c, d, e, f, *_ = transform
-    x, y = np.asarray(points, np.float64).T
-    return np.stack([a * x + b * y + c, d * x + e * y + f], 1)
+def _corners(height: int, width: int) -> NDArray[np.int64]:
+    """Columns and rows around [4, (column, row)]."""
+    return np.array([(0, 0), (width, 0), (width, height), (0, height)])
 
 
 def _read_polygons(path: Path, grid: Grid) -> geopandas.GeoDataFrame:

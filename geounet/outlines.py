@@ -29,21 +29,14 @@ from rasterio.windows import Window
 from geounet import remote
 from geounet.contours import Contourer, ContourPolygons, level_of
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.ground import Site, on_map, pyproj_crs
 from geounet.mask import CLASSES, MAKE_ONE, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.smoothing import smoothed
 from geounet.staging import check_free
 from geounet.timing import Progress
 from geounet.vector_files import check_format, densified, in_crs, save
-from geounet.vectors import (
-    PixelPolygons,
-    Polygonizer,
-    ground_areas,
-    ground_measures,
-    on_map,
-    pyproj_crs,
-    stretches,
-)
+from geounet.vectors import PixelPolygons, Polygonizer, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +51,6 @@ __all__ = [
     "Outliner",
     "Outlines",
     "Shaping",
-    "Site",
     "check_crs",
     "check_known",
     "is_probability",
@@ -601,29 +593,6 @@ class _Seeds:
 
 
 # -- clean-up, once everything is whole ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where pixels lie on the ground."""
-
-    transform: Affine
-    crs: pyproj.CRS | None
-    shape: tuple[int, int]
-
-    def areas(self, geometries: Geometries) -> Floats:
-        """True areas in m² of polygons in pixels."""
-        return ground_areas(geometries, self.transform, self.crs, self.shape)
-
-    def measures(self, geometries: Geometries) -> tuple[Floats, Floats]:
-        """True areas in m² and perimeters in m of polygons in pixels."""
-        return ground_measures(geometries, self.transform, self.crs, self.shape)
-
-    def pixel_size(self) -> float:
-        """Side in metres of a square as large as the raster's middle pixel."""
-        row, column = (size // 2 for size in self.shape)
-        middle = np.array([shapely.box(column, row, column + 1, row + 1)])
-        return float(np.sqrt(self.areas(middle)[0]))
 
 
 def _cleaned(

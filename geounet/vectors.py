@@ -21,23 +21,23 @@ such points twice and is not valid there.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import geopandas as gpd
 import numpy as np
-import pyproj
-import rasterio
 import shapely
 from affine import Affine
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from geounet.errors import ConfigError
+from geounet.ground import Site, along, geodesic_measures, pyproj_crs, scale_of
+from geounet.mask import CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pyproj
 
 __all__ = [
     "PixelPolygons",
@@ -52,7 +52,6 @@ Ints: TypeAlias = NDArray[Any]
 """Integers of 32 or 64 bits."""
 Floats: TypeAlias = NDArray[np.float64]
 
-_CLASS_NAMES = {0: "land", 1: "water", 2: "obscured", 255: "not observed"}
 _UNOBSERVED = (2, 255)
 _CHUNK_PIXELS = 1 << 19
 """Pixels scanned at once, so that a chunk's temporaries stay in the processor's cache."""
@@ -60,8 +59,6 @@ _BLOCK = 1 << 17
 """Vertices that are worked on at once."""
 _FEATURES = 20_000
 """Features of which geometries are made at once, at most."""
-_CHORD_PIXELS = 256.0
-"""Longest edge whose length is that of a chord."""
 _VERTICES = 1 << 19
 """Vertices of which geometries are made at once, at most; a feature with more comes alone."""
 
@@ -608,10 +605,14 @@ class PixelPolygons:
 
     def measure(self, transform: Affine, crs: pyproj.CRS | None) -> tuple[Floats, Floats]:
         """Area in m² and perimeter in m of each feature; see `to_frame`."""
-        scale = _scale(transform, crs, self.shape)
+        scale = scale_of(Site(transform, crs, self.shape))
         if scale is None:
-            return _geodesic(self.geometries(transform), cast("pyproj.CRS", crs))
-        return scale.area(self), scale.perimeter(self)
+            return geodesic_measures(self.geometries(transform), cast("pyproj.CRS", crs))
+        start, end, row, first, below = _edges(self)
+        # measured from the feature's first row, so that small features keep all their digits
+        areas = scale.areas(start, end, row, row[first])
+        lengths = scale.widths(start, end, row) + scale.heights(end, row, row[below])
+        return _sums(areas, self), _sums(lengths, self)
 
     def to_frame(
         self, transform: Affine, crs: object = None, *, min_area: float = 0.0
@@ -648,13 +649,30 @@ class PixelPolygons:
         keep = ~(area < min_area)  # an area that cannot be known is no reason to drop water
         kept = self if keep.all() else self.select(keep)
         columns = {
-            "class": np.full(len(kept), _CLASS_NAMES.get(self.code, f"code {self.code}")),
+            "class": np.full(len(kept), CLASSES.get(self.code, f"code {self.code}")),
             "area_m2": area[keep],
             "perimeter_m": perimeter[keep],
             "touches_edge": kept.touches_edge,
             "touches_unobserved": kept.touches_unobserved,
         }
         return gpd.GeoDataFrame(columns, geometry=kept.geometries(transform), crs=known)
+
+
+def _edges(polygons: PixelPolygons) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Horizontal edges: columns of both ends, row, the feature's first edge, the ring's next."""
+    corners, rings = polygons.corners, polygons.ring_offsets // 2
+    start, end, row = corners[::2, 0], corners[1::2, 0], corners[::2, 1]
+    features = rings[polygons.polygon_offsets[polygons.feature_offsets]]
+    first = np.repeat(features[:-1], np.diff(features))
+    following = np.arange(1, len(row) + 1)
+    following[rings[1:] - 1] = rings[:-1]
+    return start, end, row, first, following
+
+
+def _sums(per_edge: NDArray[Any], polygons: PixelPolygons) -> NDArray[Any]:
+    """Sum of a quantity of the horizontal edges over each feature."""
+    rings = polygons.polygon_offsets[polygons.feature_offsets[:-1]]
+    return np.add.reduceat(per_edge, polygons.ring_offsets[rings] // 2)
 
 
 def coverage(parts: Sequence[PixelPolygons]) -> list[NDArray[np.object_]]:
@@ -705,17 +723,6 @@ def _with_vertices(part: PixelPolygons, keys: Ints, points: Ints) -> NDArray[np.
     xy = points[np.repeat(start, 1 + high - low) + step * np.repeat(sign, 1 + high - low)]
     offsets = [first[part.ring_offsets], part.polygon_offsets]
     return ragged_polygons(xy, offsets, Affine.identity())
-
-
-def place(transform: Affine, column: Any, row: Any) -> tuple[Floats, Floats]:
-    """Coordinates of points, summed in GDAL's order to be equal to the last bit."""
-    a, b, c, d, e, f = transform[:6]
-    return c + column * a + row * b, f + column * d + row * e
-
-
-def along(transform: Affine, points: Ints | Floats) -> Floats:
-    """Points [n, 2], column and row, in coordinates of the transform: float64 [n, 2]."""
-    return np.stack(place(transform, *points.T), axis=1)
 
 
 def ragged_polygons(
@@ -801,94 +808,6 @@ def kept_offsets(offsets: Ints, keep: Bools) -> Ints:
     return np.concatenate([[0], np.cumsum(np.diff(offsets)[keep])])
 
 
-def pyproj_crs(crs: object) -> pyproj.CRS | None:
-    if not crs:
-        return None
-    if isinstance(crs, rasterio.crs.CRS):  # WKT 1, its default, loses part of some CRS
-        crs = crs.to_wkt(version="WKT2_2019")
-    return pyproj.CRS.from_user_input(crs)
-
-
-# -- true area and length --------------------------------------------------------------------------
-
-_NODES = 48
-"""Chebyshev nodes an axis: the whole world in Web Mercator comes out within 1e-9."""
-_STEP_M = 64.0
-"""Step of the differences that give the scale; far above rounding, far below the Earth's bend."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _GroundScale:
-    """Metres on the ground of a pixel's sides and of its area, as a function of the place.
-
-    Each of the three is a short sum of products f(column) g(row), tabulated at the lattice points.
-    The factors to sum over are tabulated as antiderivatives, so a polygon's area is a sum over its
-    horizontal edges (Green's theorem), exact for edges of any length, without projecting a corner.
-    """
-
-    area_x: Floats
-    """float64[terms, columns + 1]: antiderivative along columns."""
-    area_y: Floats
-    """float64[terms, rows + 1]: antiderivative along rows."""
-    across_x: Floats
-    """float64[terms, columns + 1]: antiderivative along columns."""
-    across_y: Floats
-    """float64[terms, rows + 1]: value."""
-    down_x: Floats
-    """float64[terms, columns + 1]: value."""
-    down_y: Floats
-    """float64[terms, rows + 1]: antiderivative along rows."""
-
-    @classmethod
-    def flat(cls, transform: Affine, unit: float, shape: tuple[int, int]) -> _GroundScale:
-        """The scale of a plane with coordinates in `unit` metres."""
-        rows, columns = (np.arange(size + 1, dtype=np.float64)[None] for size in shape)
-        across = unit * float(np.hypot(transform.a, transform.d))
-        down = unit * float(np.hypot(transform.b, transform.e))
-        return cls(
-            area_x=unit**2 * abs(transform.determinant) * columns,
-            area_y=rows,
-            across_x=across * columns,
-            across_y=np.ones_like(rows),
-            down_x=np.ones_like(columns),
-            down_y=down * rows,
-        )
-
-    @classmethod
-    def curved(
-        cls, transform: Affine, crs: pyproj.CRS, shape: tuple[int, int]
-    ) -> _GroundScale | None:
-        """The scale on the CRS's ellipsoid; None if the raster reaches beyond the CRS's domain."""
-        node = (chebyshev.chebpts1(_NODES) + 1) / 2
-        x, y = np.meshgrid(node * shape[1], node * shape[0], indexing="ij")
-        across, down, area = _pixel_size(transform, crs, x, y)
-        if not np.isfinite(area).all():
-            return None
-        area_x, area_y = _separate(area, shape, (True, True))
-        across_x, across_y = _separate(across, shape, (True, False))
-        down_x, down_y = _separate(down, shape, (False, True))
-        return cls(area_x, area_y, across_x, across_y, down_x, down_y)
-
-    def area(self, polygons: PixelPolygons) -> Floats:
-        """Area of each feature."""
-        start, end, row, first, _ = _edges(polygons)
-        total = np.zeros(len(row))
-        for fx, fy in zip(self.area_x, self.area_y, strict=True):
-            # measured from the feature's first row, so that small features keep all their digits
-            total += (fx[start] - fx[end]) * (fy[row] - fy[row[first]])
-        return _sums(total, polygons)
-
-    def perimeter(self, polygons: PixelPolygons) -> Floats:
-        """Length of each feature's shells and holes."""
-        start, end, row, _, below = _edges(polygons)
-        level, upright = np.zeros(len(row)), np.zeros(len(row))
-        for fx, fy in zip(self.across_x, self.across_y, strict=True):
-            level += (fx[end] - fx[start]) * fy[row]
-        for fx, fy in zip(self.down_x, self.down_y, strict=True):
-            upright += fx[end] * (fy[row[below]] - fy[row])
-        return _sums(np.abs(level) + np.abs(upright), polygons)
-
-
 def ring_index(offsets: Ints, step: int) -> Ints:
     """For each vertex of rings the one `step` further along its ring.
 
@@ -902,252 +821,3 @@ def ring_index(offsets: Ints, step: int) -> Ints:
     else:
         index[offsets[:-1]] = offsets[1:] - 1
     return index
-
-
-def ground_areas(
-    geometries: NDArray[np.object_],
-    transform: Affine,
-    crs: pyproj.CRS | None,
-    shape: tuple[int, int],
-) -> Floats:
-    """True area in m² of polygons that are given in pixels.
-
-    Args:
-        geometries: Polygons or multipolygons, object[n], in (column, row) within the raster.
-        transform: From (column, row) to coordinates of the CRS.
-        crs: Whose ellipsoid they lie on; without one, or with none, areas are plain ones.
-        shape: Rows and columns of the raster.
-
-    Returns:
-        float64[n]; of edges that are straight in the CRS, see `PixelPolygons.to_frame`.
-    """
-    scale = _scale(transform, crs, shape)
-    if scale is None:
-        return _geodesic(on_map(geometries, transform), cast("pyproj.CRS", crs))[0]
-    rings, feature, is_shell = _rings_of(geometries)
-    first = shapely.get_coordinates(shapely.get_point(rings, 0))[:, 1]
-    total = np.zeros(len(rings))
-    for start, end, ring in _edge_blocks(rings):
-        product = np.zeros(len(start))
-        for fx, fy in zip(scale.area_x, scale.area_y, strict=True):
-            along = _between(fx, start[:, 0]) - _between(fx, end[:, 0])
-            down = (_between(fy, start[:, 1]) + _between(fy, end[:, 1])) / 2
-            # measured from the ring's first row, so that small ones keep all their digits
-            product += along * (down - _between(fy, first)[ring])
-        total += np.bincount(ring, weights=product, minlength=len(rings))
-    sizes = np.where(is_shell, 1, -1) * np.abs(total)
-    return np.bincount(feature, weights=sizes, minlength=len(geometries)).astype(np.float64)
-
-
-def _between(table: Floats, at: Floats) -> Floats:
-    """A function tabulated at 0, 1, 2 …, linear in between."""
-    values: Floats = np.interp(at, np.arange(len(table)), table)
-    return values
-
-
-def ground_measures(
-    geometries: NDArray[np.object_],
-    transform: Affine,
-    crs: pyproj.CRS | None,
-    shape: tuple[int, int],
-) -> tuple[Floats, Floats]:
-    """True area in m² and perimeter in m of polygons in pixels; see `ground_areas`."""
-    if _scale(transform, crs, shape) is None:
-        return _geodesic(on_map(geometries, transform), cast("pyproj.CRS", crs))
-    areas = ground_areas(geometries, transform, crs, shape)
-    return areas, ground_lengths(geometries, transform, crs)
-
-
-def ground_lengths(
-    geometries: NDArray[np.object_], transform: Affine, crs: pyproj.CRS | None
-) -> Floats:
-    """True length in m of lines, or of polygons' rings, that are given in pixels.
-
-    Chords between points at most 256 pixels apart, on the CRS's ellipsoid: of an edge of 2.5 km
-    the chord is 0.02 mm short.
-
-    Args:
-        geometries: Lines, polygons or multipolygons, object[n], in (column, row).
-        transform: From (column, row) to coordinates of the CRS.
-        crs: As for `ground_areas`.
-
-    Returns:
-        float64[n]
-    """
-    lines, feature, _ = _rings_of(geometries)
-    if crs is not None and crs.get_geod() is not None and crs.geodetic_crs is not None:
-        place_of = _geocentric(transform, crs)
-    else:
-        unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
-        a, b, _, d, e, _ = (unit * number for number in transform[:6])
-
-        def place_of(x: Floats, y: Floats) -> Floats:
-            return np.stack([a * x + b * y, d * x + e * y], axis=-1)
-
-    total = np.zeros(len(lines))
-    for start, end, line in _edge_blocks(lines):
-        pieces, owner, step = _cut_up(start, end, _CHORD_PIXELS)
-        low, high = (start[owner] + at[:, None] * step for at in (pieces, pieces + 1))
-        sizes = np.linalg.norm(place_of(*high.T) - place_of(*low.T), axis=1)
-        total += np.bincount(line[owner], weights=sizes, minlength=len(lines))
-    return np.bincount(feature, weights=total, minlength=len(geometries)).astype(np.float64)
-
-
-def _cut_up(start: Floats, end: Floats, longest: float) -> tuple[Ints, Ints, Floats]:
-    """Edges in pieces that are no longer: each piece's number, its edge, and its vector."""
-    step = end - start
-    count = np.maximum(np.ceil(np.linalg.norm(step, axis=1) / longest), 1).astype(np.int64)
-    owner = np.repeat(np.arange(len(count)), count)
-    number = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    return number, owner, (step / count[:, None])[owner]
-
-
-def _rings_of(geometries: NDArray[np.object_]) -> tuple[NDArray[np.object_], Ints, Bools]:
-    """The rings of polygons, or lines; whose they are; and which ones bound from outside."""
-    parts, feature = shapely.get_parts(geometries, return_index=True)
-    if not (len(parts) and shapely.get_dimensions(parts[0]) == 2):
-        return parts, feature, np.ones(len(parts), np.bool_)
-    rings, part = shapely.get_rings(parts, return_index=True)
-    return rings, feature[part], np.diff(part, prepend=-1) > 0
-
-
-def _edge_blocks(lines: NDArray[np.object_]) -> Iterator[tuple[Floats, Floats, Ints]]:
-    """Both ends of some edges at a time, and whose they are."""
-    xy, line = shapely.get_coordinates(lines, return_index=True)
-    for first in range(0, len(xy) - 1, _BLOCK):
-        some = slice(first, first + _BLOCK + 1)
-        owner = line[some]
-        edge = np.flatnonzero(owner[:-1] == owner[1:])
-        yield xy[some][edge], xy[some][edge + 1], owner[edge]
-
-
-def on_map(geometries: NDArray[np.object_], transform: Affine) -> NDArray[np.object_]:
-    """Geometries given in pixels, in coordinates of the transform."""
-    moved: NDArray[np.object_] = shapely.transform(geometries, lambda xy: along(transform, xy))
-    return moved
-
-
-@functools.lru_cache(maxsize=2)
-def _scale(
-    transform: Affine, crs: pyproj.CRS | None, shape: tuple[int, int]
-) -> _GroundScale | None:
-    """The scale of a raster; None if it reaches beyond its CRS's domain."""
-    if crs is not None and crs.get_geod() is not None and crs.geodetic_crs is not None:
-        return _GroundScale.curved(transform, crs, shape)
-    unit = crs.axis_info[0].unit_conversion_factor if crs is not None else 1.0
-    return _GroundScale.flat(transform, unit, shape)
-
-
-def _geodesic(geometries: NDArray[np.object_], crs: pyproj.CRS) -> tuple[Floats, Floats]:
-    """The same by geodesics between the corners (Karney 2013), slower and with no map of scale."""
-    to_angles, geod = _to_angles(crs), _geod(crs)
-    parts, feature = shapely.get_parts(geometries, return_index=True)
-    rings, part = shapely.get_rings(parts, return_index=True)
-    sums = np.zeros((2, len(geometries)))
-    for ring, at in zip(rings, feature[part], strict=True):
-        lon, lat = to_angles(*shapely.get_coordinates(ring).T)
-        area, length = geod.polygon_area_perimeter(lon, lat, radians=True)
-        sums[:, at] += (area, length) if np.isfinite(lon).all() else np.nan
-    return np.abs(sums[0]), sums[1]
-
-
-def _geod(crs: pyproj.CRS) -> pyproj.Geod:
-    return cast("pyproj.Geod", crs.get_geod())
-
-
-def _to_angles(crs: pyproj.CRS) -> Callable[[Floats, Floats], tuple[Floats, Floats]]:
-    """From a CRS's coordinates to longitude and latitude in radians; NaN where there are none."""
-    geodetic = cast("pyproj.CRS", crs.geodetic_crs)
-    transform = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True).transform
-    radians = geodetic.axis_info[0].unit_conversion_factor
-
-    def angles(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        lon, lat = (radians * np.where(np.isfinite(a), a, np.nan) for a in transform(x, y))
-        return lon, lat
-
-    return angles
-
-
-def _edges(polygons: PixelPolygons) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-    """Horizontal edges: columns of both ends, row, the feature's first edge, the ring's next."""
-    corners, rings = polygons.corners, polygons.ring_offsets // 2
-    start, end, row = corners[::2, 0], corners[1::2, 0], corners[::2, 1]
-    features = rings[polygons.polygon_offsets[polygons.feature_offsets]]
-    first = np.repeat(features[:-1], np.diff(features))
-    following = np.arange(1, len(row) + 1)
-    following[rings[1:] - 1] = rings[:-1]
-    return start, end, row, first, following
-
-
-def _sums(per_edge: NDArray[Any], polygons: PixelPolygons) -> NDArray[Any]:
-    """Sum of a quantity of the horizontal edges over each feature."""
-    rings = polygons.polygon_offsets[polygons.feature_offsets[:-1]]
-    return np.add.reduceat(per_edge, polygons.ring_offsets[rings] // 2)
-
-
-def _pixel_size(
-    transform: Affine, crs: pyproj.CRS, x: Floats, y: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Metres along a column step and a row step, and m² of the cell that they span, at (x, y).
-
-    Differences of geocentric coordinates: no case for poles, the antimeridian or axis units.
-    """
-    centre = np.array([x.mean()]), np.array([y.mean()])
-    to_space = _geocentric(transform, crs)
-    size = [float(np.linalg.norm(_slope(to_space, *centre, axis, 0.5))) for axis in (0, 1)]
-    east, south = (_slope(to_space, x, y, axis, _STEP_M / size[axis]) for axis in (0, 1))
-    across, down = np.linalg.norm(east, axis=-1), np.linalg.norm(south, axis=-1)
-    area = np.linalg.norm(np.cross(east, south), axis=-1)
-    return across, down, area
-
-
-def _slope(
-    at: Callable[[Floats, Floats], Floats], x: Floats, y: Floats, axis: int, step: float
-) -> Floats:
-    """Derivative of a place by x (axis 0) or y (axis 1), by central differences."""
-    dx, dy = (step, 0.0) if axis == 0 else (0.0, step)
-    return (at(x + dx, y + dy) - at(x - dx, y - dy)) / (2 * step)
-
-
-def _geocentric(transform: Affine, crs: pyproj.CRS) -> Callable[[Floats, Floats], Floats]:
-    """From (column, row) to metres from the Earth's centre, on the ellipsoid."""
-    to_angles, geod = _to_angles(crs), _geod(crs)
-
-    def in_space(x: Floats, y: Floats) -> Floats:
-        lon, lat = to_angles(*place(transform, x, y))
-        normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
-        across = normal * np.cos(lat)
-        up = normal * (1 - geod.es) * np.sin(lat)
-        return np.stack([across * np.cos(lon), across * np.sin(lon), up], axis=-1)
-
-    return in_space
-
-
-def _separate(
-    values: Floats, shape: tuple[int, int], antiderivative: tuple[bool, bool]
-) -> tuple[Floats, Floats]:
-    """Tables f, g with sum(f[i] g[i]) equal to a smooth function that is known at the nodes.
-
-    Args:
-        values: float64[nodes, nodes], at Chebyshev nodes of (column, row).
-        shape: Rows and columns of the raster.
-        antiderivative: Whether to tabulate that of f, of g.
-
-    Returns:
-        float64[terms, columns + 1] and float64[terms, rows + 1].
-    """
-    left, weight, right = np.linalg.svd(values)
-    terms = int((weight > 1e-10 * weight[0]).sum())
-    factors = (left * weight)[:, :terms], right[:terms].T
-    return tuple(  # type: ignore[return-value]
-        _tabulate(factor, size, antiderivative=whole)
-        for factor, size, whole in zip(factors, shape[::-1], antiderivative, strict=True)
-    )
-
-
-def _tabulate(factor: Floats, size: int, *, antiderivative: bool) -> Floats:
-    """float64[terms, size + 1]: Chebyshev interpolation, at 0, 1 .. size, from the nodes."""
-    series = chebyshev.chebfit(chebyshev.chebpts1(_NODES), factor, _NODES - 1)
-    if antiderivative:
-        series = chebyshev.chebint(series, scl=size / 2)
-    return np.asarray(chebyshev.chebval(np.linspace(-1, 1, size + 1), series))

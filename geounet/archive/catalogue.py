@@ -30,12 +30,12 @@ import geounet
 from geounet.archive.manifest import Manifest
 from geounet.crossings import date_in_name
 from geounet.errors import GeounetError, OutputError
+from geounet.ground import place
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.model import load_model, shipped_models
 from geounet.remote import redact
 from geounet.scene import Grid
 from geounet.staging import staged, whole_file
-from geounet.vectors import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geounet.errors import GeounetError, SceneError
-from geounet.evaluate import normalised_difference
+from geounet.evaluate import normalised_difference, strips
 from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
-from geounet.tiling import Window
 from geounet.timing import Progress
 from geounet.training.figures import draw_contact_sheet, picture
 
@@ -170,14 +169,9 @@ def _add_up(pair: Pair, labels: Labels, rules: LabelRules) -> _Sums:
     bands = [name for name in wanted if name in pair.scene.bands] or list(pair.scene.bands[:1])
     sums = _Sums(bands, rules.classes.index("water"), rules.classes.index("land"))
     step = max(1, -(-max(pair.scene.grid.shape) // _THUMBNAIL))
-    for window in _blocks(*pair.scene.grid.shape):
+    for window in strips(pair.scene):
         sums.add(pair.scene.reflectance(bands, window), labels.read(window), window.row, step)
     return sums
-
-
-def _blocks(height: int, width: int) -> Iterator[Window]:
-    for row in range(0, height, _BLOCK):
-        yield Window(row, 0, min(_BLOCK, height - row), width)
 
 
 class _Sums:
@@ -254,7 +248,7 @@ class _Sums:
             correlation=correlation,
             shift=shift,
         )
-        return LabelCheck(**{**vars(found), "remarks": tuple(_remarks(found))})
+        return replace(found, remarks=tuple(_remarks(found)))
 
     def _correlation(self) -> float | None:
         n, x, y, xx, yy, xy = self._moments

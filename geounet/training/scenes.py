@@ -16,7 +16,7 @@ import torch
 from rasterio.warp import transform_bounds
 
 from geounet.errors import ConfigError
-from geounet.labels import UNKNOWN
+from geounet.labels import UNKNOWN, outline
 from geounet.tiling import Window
 from geounet.training.dataset import MemorySource, cells_by_set
 
@@ -234,9 +234,7 @@ def _footprint(grid: Grid) -> Any:
     """Bounds in degrees with about half a kilometre around; None without a CRS."""
     if grid.crs is None:
         return None
-    a, b, c, d, e, f, *_ = grid.transform
-    col, row = np.array([(0, 0), (1, 0), (0, 1), (1, 1)]).T * [[grid.width], [grid.height]]
-    x, y = a * col + b * row + c, d * col + e * row + f
+    x, y = outline(grid).T
     west, south, east, north = transform_bounds(
         grid.crs, "EPSG:4326", x.min(), y.min(), x.max(), y.max()
     )
