@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,10 @@ from models import compiled, tiny_model
 
 import geounet
 from geounet.archive import Manifest, drive, engine, tasks
+from geounet.archive.manifest import Made
 from geounet.archive.sources import identify
 from geounet.archive.tasks import classify
-from geounet.errors import ConfigError, OutputError, SceneError
+from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
 from geounet.pipeline import RunConfig
 from geounet.staging import staged, sweep
 
@@ -470,6 +473,37 @@ class OutOfMemoryError(RuntimeError):
 )
 def test_whose_fault_an_error_is(error, kind):
     assert classify(error) == kind
+
+
+def test_scenes_beside_each_other_in_a_process_have_each_its_own_warnings(monkeypatch, tmp_path):
+    """Those of threads that a scene starts go to it while it is alone."""
+    both, one = threading.Barrier(2, timeout=60), threading.Event()
+
+    def run(task, *_):
+        both.wait()
+        warnings.warn(f"first of {task.uri}", GeounetWarning, stacklevel=1)
+        both.wait()
+        if task.uri == "b":
+            one.wait(60)
+            later = threading.Thread(target=warnings.warn, args=("a thread's", GeounetWarning))
+            later.start()
+            later.join()
+        warnings.warn(f"last of {task.uri}", GeounetWarning, stacklevel=1)
+        return Made({}, {}, 1.0, "w", None)
+
+    def done(uri):
+        made = tasks.segment(tasks.Task(uri, RunConfig(), "", tmp_path), tell=lambda _: None)
+        if uri == "a":
+            one.set()
+        return made.details["warnings"]
+
+    monkeypatch.setattr(tasks, "_segment", run)
+    before = warnings.showwarning, list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(done, "ab")) == [
+            ["first of a", "last of a"], ["first of b", "a thread's", "last of b"]
+        ]  # fmt: skip
+    assert (warnings.showwarning, list(warnings.filters)) == before
 
 
 # -- what killed workers leave ---------------------------------------------------------------------

@@ -5,10 +5,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 
 from geounet.archive.manifest import MANIFEST, Failure, Made, Manifest, Output, Planned
 from geounet.errors import ConfigError, OutputError
@@ -44,6 +46,10 @@ def _do(manifest, folder, planned, made=None):
     made = made or _made(planned)
     _write(folder, made)
     manifest.finish(scene, made)
+
+
+def _refuse(*_, **__):
+    raise PermissionError
 
 
 def _uris(manifest):
@@ -247,6 +253,31 @@ def test_one_batch_at_a_time(tmp_path):
         Manifest.create(tmp_path)
     with _begin(tmp_path, A):
         pass
+
+
+def test_who_looks_whether_a_batch_runs_keeps_none_from_beginning(tmp_path):
+    """It holds the lock for a moment."""
+    with _begin(tmp_path, A):
+        pass
+    lock = FileLock(tmp_path / "geounet-batch.lock", thread_local=False)
+    lock.acquire()
+    release = threading.Timer(0.2, lock.release)
+    release.start()
+    with _begin(tmp_path, A):
+        pass
+    release.join()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_batch_in_a_folder_that_may_only_be_read(tmp_path, monkeypatch, ended):
+    with _begin(tmp_path, A) as manifest:
+        assert manifest.in_use()
+        if ended:
+            manifest.end()
+    with Manifest.read(tmp_path) as manifest:
+        assert not manifest.in_use()
+        monkeypatch.setattr(FileLock, "acquire", _refuse)
+        assert manifest.in_use() is not ended
 
 
 def test_a_manifest_is_read_while_it_is_written(tmp_path):

@@ -264,7 +264,8 @@ class Manifest:
         path = folder / MANIFEST
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.with_suffix(".lock"), timeout=0)
+            # Who looks at whether a batch runs holds the lock for a moment.
+            lock = FileLock(path.with_suffix(".lock"), timeout=1)
             lock.acquire()
             database = sqlite3.connect(path, isolation_level=None)
             database.execute("PRAGMA journal_mode = WAL")
@@ -587,12 +588,14 @@ class Manifest:
         return {str(Path(target).parent) for (target,) in rows}
 
     def in_use(self) -> bool:
-        """Whether a batch is writing."""
+        """Whether a batch is writing; to who may not write there, whether the last one goes on."""
         lock = FileLock((self._folder / MANIFEST).with_suffix(".lock"), timeout=0)
         try:
             lock.acquire()
         except Timeout:
             return True
+        except OSError:
+            return "started" in (last := self.last_batch()) and last["finished"] is None
         lock.release()
         return False
 

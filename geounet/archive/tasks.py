@@ -11,7 +11,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -91,8 +92,7 @@ def segment(
         tell: called with each stage; None tells the client of the task that this runs in.
     """
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _noted() as notes:
         try:
             done = _segment(task, run, Teller(tell or to_the_client()))
         except Exception as error:  # noqa: BLE001 - told apart and reported by the client
@@ -105,12 +105,46 @@ def segment(
             )
     if isinstance(done, Large):
         return done
-    notes = [str(w.message) for w in caught if issubclass(w.category, GeounetWarning)]
     return replace(
         done,
         seconds=time.perf_counter() - start,
         details={**done.details, "warnings": list(dict.fromkeys(notes))},
     )
+
+
+_notes: dict[int, list[str]] = {}
+"""What was warned of in the threads that are at a scene."""
+_noting = threading.Lock()
+_filters = ExitStack()
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """What geounet warns of in this thread, and in those that it starts while no other is at one.
+
+    A worker may do several scenes at once, and `warnings.catch_warnings` is the whole process's: a
+    scene would get the warnings of another, and whoever ends last leaves the wrong state behind.
+    """
+    with _noting:
+        if not _notes:
+            _filters.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("always")
+            warnings.showwarning = _note
+        notes = _notes[threading.get_ident()] = []
+    try:
+        yield notes
+    finally:
+        with _noting:
+            del _notes[threading.get_ident()]
+            if not _notes:
+                _filters.close()
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, GeounetWarning):
+        all_notes = list(_notes.values())
+        alone = all_notes[0] if len(all_notes) == 1 else []
+        _notes.get(threading.get_ident(), alone).append(str(message))
 
 
 def _segment(task: Task, run: Callable[..., RunResult], tell: Teller) -> Made | Large:
