@@ -1,6 +1,6 @@
 """Buckets: listing them and reading small objects, with the settings that GDAL reads scenes with.
 
-obstore does it (extra ``geounet[cloud]``).
+obstore does it (extra ``geounet[cloud]``); `fetch` takes what lies on a web server too.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import re
 from configparser import ConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from geounet import remote
-from geounet.errors import ConfigError
+from geounet.errors import ConfigError, SceneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,33 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-__all__ = ["list_pages", "open_object", "read_object", "store_below", "store_of", "url_of"]
+__all__ = ["fetch", "list_pages", "open_object", "store_below", "store_of", "url_of"]
 
 _T = TypeVar("_T")
+
+_FETCH_BYTES = 64 << 20
+
+
+def fetch(uri: str) -> bytes:
+    """Read a small remote file, such as a STAC item or shorelines, whole.
+
+    Raises:
+        SceneError: it cannot be had, or is large.
+        ConfigError: it lies in a bucket, and obstore is not installed.
+    """
+    url, most = url_of(uri), _FETCH_BYTES + 1
+    if url.startswith(("http://", "https://")):
+        body = remote.fetch_url(url, most)
+    else:
+        with open_object(url) as file:
+            body = file.read(most)
+    if len(body) == most:
+        raise SceneError(
+            f"a STAC item, or a file of lines, takes {_FETCH_BYTES >> 20} MiB at most; "
+            f"{remote.redact(uri)} is larger. Give the URL of an item or of a raster, or download "
+            f"it."
+        )
+    return body
 
 
 def list_pages(store: ObjectStore, path: str, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
@@ -59,7 +82,20 @@ def url_of(uri: str) -> str:
 
 
 def store_of(url: str) -> tuple[ObjectStore, str]:
-    """The store of a URL, with GDAL's settings, and the path in it.
+    """The store of a URL, and the path in it.
+
+    Raises:
+        ConfigError: obstore is not installed.
+    """
+    scheme, _, rest = url.partition("://")
+    place, _, path = rest.partition("/")
+    if scheme.startswith("http"):
+        path = path.partition("?")[0]
+    return store_below(f"{scheme}://{place}"), path.lstrip("/")
+
+
+def store_below(url: str) -> ObjectStore:
+    """A store of what lies below a URL, which may be a web server's too, with GDAL's settings.
 
     Raises:
         ConfigError: obstore is not installed.
@@ -68,28 +104,12 @@ def store_of(url: str) -> tuple[ObjectStore, str]:
         from obstore.store import from_url  # noqa: PLC0415 - only where it is asked for
     except ImportError as error:
         raise ConfigError(
-            "listing object stores takes obstore: pip install 'geounet[cloud]'."
+            "what lies in a bucket is listed, and small files are read, with obstore: "
+            "pip install 'geounet[cloud]'."
         ) from error
-    parts = urlsplit(url)
-    root = f"{parts.scheme}://{parts.netloc}"
-    return from_url(root, **_told(parts.scheme)), parts.path.lstrip("/")
-
-
-def store_below(url: str) -> ObjectStore:
-    """A store of what lies below a URL, which may be a web server's too.
-
-    Raises:
-        ConfigError: obstore is not installed.
-    """
-    store_of(url)
-    from obstore.store import from_url  # noqa: PLC0415
-
-    return from_url(url, **_told(urlsplit(url).scheme))
-
-
-def _told(scheme: str) -> dict[str, Any]:
+    scheme = url.partition("://")[0]
     plain = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-    return {"retry_config": {"max_retries": 3}, **plain, **_settings(scheme)}
+    return from_url(url, **{"retry_config": {"max_retries": 3}, **plain, **_settings(scheme)})
 
 
 def _settings(scheme: str, env: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -123,17 +143,6 @@ def _profile(env: Mapping[str, str]) -> dict[str, str]:
         known.pop("region", None)
     wanted = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region")
     return {key: known[key] for key in wanted if key in known}
-
-
-def read_object(uri: str) -> bytes:
-    """An object, whole.
-
-    Raises:
-        ConfigError: obstore is not installed.
-        SceneError: it cannot be had.
-    """
-    store, path = store_of(uri)
-    return _reported(uri, lambda: bytes(store.get(path).bytes()))
 
 
 def open_object(uri: str) -> IO[bytes]:

@@ -31,6 +31,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geounet import remote
+from geounet.buckets import fetch
 from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
@@ -397,7 +398,7 @@ def _read_vectors(path: str | os.PathLike[str], called: str = "") -> gpd.GeoData
     if remote.is_remote(str(path)):
         with TemporaryDirectory() as folder:  # OGR tells some formats by the file's name
             copy = Path(folder, file_name(path))
-            copy.write_bytes(remote.fetch(str(path)))
+            copy.write_bytes(fetch(str(path)))
             return _read_vectors(copy, called)
     try:
         if Path(path).suffix.lower() in (".parquet", ".geoparquet"):

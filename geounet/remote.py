@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "attempt",
     "explain",
-    "fetch",
+    "fetch_url",
     "file_name",
     "gdal_path",
     "is_remote",
@@ -79,7 +79,6 @@ _REQUIRED = {
 _TRIES = 3
 _DELAY = 1.0
 _FETCH_TIMEOUT = 30.0
-_FETCH_BYTES = 64 << 20
 PART_BYTES = 1 << 17
 """The least that is fetched at once of a file that is read in parts."""
 
@@ -164,18 +163,19 @@ def attempt(uri: str, call: Callable[[], _T]) -> _T:
     raise AssertionError("unreachable")
 
 
-def fetch(uri: str) -> bytes:
-    """Read a small file, such as a STAC item or shorelines, whole.
-
-    Args:
-        uri: a URL; ``s3://`` and its like need the fsspec package of that storage.
+def fetch_url(url: str, most: int) -> bytes:
+    """A file on a web server, whole, or as many bytes of it.
 
     Raises:
         SceneError: as `attempt` does.
     """
-    if not uri.startswith(("http://", "https://")):
-        return _fetch_object(uri)
-    return _patiently(uri, lambda: _fetch_url(uri))
+
+    def read() -> bytes:
+        with _asked(url) as answer:
+            body: bytes = answer.read(most)
+        return body
+
+    return _patiently(url, read)
 
 
 def _patiently(uri: str, call: Callable[[], _T]) -> _T:
@@ -248,17 +248,6 @@ def _fetch_part(url: str, start: int, length: int) -> tuple[bytes, int]:
         return body, int(answer.headers["Content-Range"].rpartition("/")[2])
 
 
-def _fetch_url(url: str) -> bytes:
-    with _asked(url) as answer:
-        body: bytes = answer.read(_FETCH_BYTES + 1)
-    if len(body) > _FETCH_BYTES:
-        raise SceneError(
-            f"a STAC item, or a file of lines, takes {_FETCH_BYTES >> 20} MiB at most; "
-            f"{redact(url)} is larger. Give the URL of an item or of a raster, or download it."
-        )
-    return body
-
-
 def _asked(url: str, headers: Mapping[str, str] | None = None) -> Any:
     """The open answer to a request, with the user and password that the URL holds."""
     parts = urlsplit(url)
@@ -279,24 +268,6 @@ def _asked(url: str, headers: Mapping[str, str] | None = None) -> Any:
     else:
         opener = urllib.request.build_opener()
     return opener.open(request, timeout=_FETCH_TIMEOUT)
-
-
-def _fetch_object(uri: str) -> bytes:
-    import fsspec  # noqa: PLC0415 (only here, and slow to load)
-
-    try:
-        with fsspec.open(uri, "rb") as file:
-            body: bytes = file.read(_FETCH_BYTES)
-    except ImportError as error:
-        raise SceneError(
-            f"reading {redact(uri)} needs a package that fsspec does not have: {error}. "
-            f"Install it, or give the file's https address or a copy on disk."
-        ) from error
-    except Exception as error:  # noqa: BLE001 (each storage's package raises its own)
-        failure = explain(uri, error)
-    else:
-        return body
-    raise failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import os
 import urllib.request
 
 import boto3
+import numpy as np
 import pytest
 from batches import entries, serial, tree, two_workers
 from models import compiled, tiny_model
@@ -13,6 +14,7 @@ from moto.server import ThreadedMotoServer
 import geounet
 from geounet.archive import find_scenes
 from geounet.archive.sources import identify
+from geounet.buckets import fetch
 from geounet.errors import SceneError
 
 pytestmark = [
@@ -174,6 +176,27 @@ def test_objects_that_go_or_change_once_they_were_listed(
     assert tree(tmp_path / "out") == _serial(local, tmp_path)
     _, events = batch()
     assert [e.kind for e in events] == ["ended"]  # s3 is known as what was read
+
+
+def test_an_item_in_a_bucket(bucket, make_raster):
+    """By the settings and the key with which GDAL reads its assets."""
+    path = make_raster(np.full((1, 6, 8), 500, np.uint16), scale=1e-4)
+    assets = {}
+    for name in ("green", "red", "nir"):
+        bucket.upload_file(str(path), "archive", f"items/{name}.tif")
+        assets[name] = {"href": f"./{name}.tif", "type": "image/tiff; application=geotiff"}
+    item = {"type": "Feature", "id": "x", "properties": {}, "links": [], "assets": assets}
+    bucket.put_object(Bucket="archive", Key="items/x.json", Body=json.dumps(item))
+    for uri in ("s3://archive/items/x.json", "/vsis3/archive/items/x.json"):
+        assert geounet.open_scene(uri).reflectance(["nir"]) == pytest.approx(0.05)
+    with pytest.raises(SceneError, match=r"cannot read s3://archive/items/y\.json: there is noth"):
+        geounet.open_scene("s3://archive/items/y.json")
+
+
+@pytest.mark.parametrize("key", ["a b/\xfc.json", "a#1?b=c.json", "a%20b.json"])
+def test_keys_are_taken_as_they_are(bucket, key):
+    bucket.put_object(Bucket="archive", Key=key, Body=b"{}")
+    assert fetch(f"s3://archive/{key}") == b"{}"
 
 
 def test_a_server_that_refuses_is_told_without_secrets(bucket, monkeypatch, tmp_path, server):

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import pickle
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from rasterio.shutil import copy
 from serving import FileServer, serving
 
 import geounet
-from geounet import SceneError, outlines, remote
+from geounet import ConfigError, SceneError, buckets, outlines, remote
+from geounet.buckets import fetch
 from geounet.cli import main
 from geounet.model import Architecture, InputBand, ModelSpec, Normalisation, save_model
 from geounet.segmenter import build_network
@@ -290,7 +292,7 @@ def test_a_page_that_asks_to_log_in_is_no_raster(server) -> None:
     ],
 )
 def test_a_server_that_is_not_there(server, url: str, message: str) -> None:
-    for read in (geounet.open_scene, remote.fetch):
+    for read in (geounet.open_scene, fetch):
         with pytest.raises(SceneError, match=message):
             read(url)
 
@@ -361,7 +363,7 @@ def test_object_storage_fails_as_a_server_does(storage, scheme, fault, code, mes
 def test_fetch_reads_small_files_whole(server) -> None:
     server.files["/item.json"] = b"{}"
     server.fault = lambda number, method: 503 if number < 2 else None
-    assert remote.fetch(f"{server.url}/item.json?sig={SECRET}") == b"{}"
+    assert fetch(f"{server.url}/item.json?sig={SECRET}") == b"{}"
     assert [request[1] for request in server.requests] == [f"/item.json?sig={SECRET}"] * 3
 
 
@@ -369,21 +371,22 @@ def test_fetch_reads_small_files_whole(server) -> None:
 def test_fetch_retries_what_may_pass(server, status: int, tries: int) -> None:
     server.fault = lambda number, method: status
     with pytest.raises(SceneError, match=rf"HTTP {status}") as caught:
-        remote.fetch(f"{server.url}/item.json?sig={SECRET}")
+        fetch(f"{server.url}/item.json?sig={SECRET}")
     assert len(server.requests) == tries
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_fetch_refuses_what_is_no_small_file(server, monkeypatch) -> None:
     server.files["/item.json"] = b"x" * 100
-    monkeypatch.setattr(remote, "_FETCH_BYTES", 99)
+    monkeypatch.setattr(buckets, "_FETCH_BYTES", 99)
     with pytest.raises(SceneError, match="is larger"):
-        remote.fetch(f"{server.url}/item.json")
+        fetch(f"/vsicurl/{server.url}/item.json")
 
 
 def test_a_storage_whose_package_is_missing(monkeypatch) -> None:
-    with pytest.raises(SceneError, match=r"needs a package"):
-        remote.fetch("gs://bucket/item.json")
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(ConfigError, match=r"pip install 'geounet\[cloud\]'"):
+        fetch("gs://bucket/item.json")
 
 
 # -- masks -----------------------------------------------------------------------------------------

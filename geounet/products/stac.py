@@ -16,11 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from geounet.buckets import fetch, url_of
 from geounet.errors import GeounetError, SceneError
 from geounet.products.product import CLOUD_NAMES, CloudLayer, Layer, Product
 from geounet.products.stacking import stack, stacked_product
 from geounet.radiometry import Evidence, Statement, state_bands
-from geounet.remote import fetch, gdal_path, is_remote, redact, stem
+from geounet.remote import gdal_path, is_remote, redact, stem
 from geounet.sensors import Identity, common_name, find_sensor, is_reflective
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class _Hrefs:
         links = item.get("links") or []
         found = (link.get("href", "") for link in links if link.get("rel") == "self")
         self._self = next((href for href in found if "://" in href), "")
-        self._uri = uri
+        self._uri = url_of(uri)
         self._s3_first = any(os.environ.get(name) for name in _CREDENTIALS)
 
     def of(self, asset: Mapping[str, Any]) -> str | None:
