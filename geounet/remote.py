@@ -173,6 +173,8 @@ def fetch_url(url: str, most: int) -> bytes:
     def read() -> bytes:
         with _asked(url) as answer:
             body: bytes = answer.read(most)
+            if answer.length and len(body) < most:
+                raise OSError(f"{answer.length} bytes did not come")
         return body
 
     return _patiently(url, read)
@@ -302,6 +304,7 @@ _NO_ACCESS = (
     "set AWS_NO_SIGN_REQUEST=YES (GS_NO_SIGN_REQUEST, AZURE_NO_SIGN_REQUEST), for one whose "
     "readers pay AWS_REQUEST_PAYER=requester."
 )
+_REFUSED = "Check the address; a signed URL may have expired: get a fresh one."
 _NOT_THERE = "Check the address; the archive may have moved or removed it."
 _KINDS = {
     r"(_SIGN_REQUEST|_KEY|STORAGE_ACCOUNT).*(not defined|configuration option)|NoCredentials":
@@ -348,9 +351,13 @@ def _explain(text: str, status: int | None) -> _Failure:
         return _Failure(f"the server refuses access (HTTP {status})", _NO_ACCESS)
     if status in (404, 410):
         return _Failure(f"there is nothing there (HTTP {status})", _NOT_THERE)
-    if by_text is None and status is not None and (status == 429 or status >= 500):
+    if by_text is None and status is not None and (status in (408, 429) or status >= 500):
         what = f"the server keeps failing (HTTP {status})"
         return _Failure(what, "Try again later.", passing=True, retried=True)
+    # What was only seen in GDAL's log may be the answer to a HEAD, after which it goes on.
+    sure = stated is not None or not text
+    if by_text is None and sure and status is not None and 400 <= status < 500:
+        return _Failure(f"the server refuses the request (HTTP {status})", _REFUSED)
     return by_text or _Failure(
         f"its data come back cut short or damaged ({redact(text).strip() or 'no reason given'})",
         "Try again later; if that does not help the file itself is damaged.",

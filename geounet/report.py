@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 import geounet
 from geounet.errors import ConfigError, SceneError
 from geounet.evaluate import METRICS, Estimate
+from geounet.products.raster import open_raster, shown
 from geounet.staging import whole_file
 from geounet.tiling import Window
 
@@ -158,16 +158,12 @@ def _read_mask(
             for n, side in zip(shape, mask.shape, strict=True)
         )
         return np.asarray(mask[np.ix_(rows, cols)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with open_raster(mask, what="mask") as source:
+        _check_size(scene, source.shape)
         try:
-            with rasterio.open(mask) as source:
-                _check_size(scene, source.shape)
-                return np.asarray(source.read(1, out_shape=shape))
+            return np.asarray(source.read(1, out_shape=shape))
         except RasterioError as error:
-            raise SceneError(
-                f"a mask must be a raster that GDAL reads: {mask!s}: {error}."
-            ) from error
+            raise SceneError(f"the mask {shown(mask)} cannot be read: {error}.") from error
 
 
 def _check_size(scene: Scene, shape: tuple[int, ...]) -> None:

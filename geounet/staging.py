@@ -42,10 +42,11 @@ def check_free(outputs: Mapping[str, Path], *, overwrite: bool = False) -> None:
             raise _not_writable(folder, f"there is no permission to write to {nearest}")
     for path in outputs.values():
         try:
+            str(path).encode()  # as GDAL takes it
             path.lstat()
         except FileNotFoundError:
             continue
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             raise OutputError(
                 f"an output's name must be one that the disk takes: {error}. Choose another "
                 f"--output or --name."

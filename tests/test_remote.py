@@ -362,12 +362,13 @@ def test_object_storage_fails_as_a_server_does(storage, scheme, fault, code, mes
 
 def test_fetch_reads_small_files_whole(server) -> None:
     server.files["/item.json"] = b"{}"
-    server.fault = lambda number, method: 503 if number < 2 else None
+    server.fault = lambda number, method: {0: 503, 1: "cut"}.get(number)
     assert fetch(f"{server.url}/item.json?sig={SECRET}") == b"{}"
     assert [request[1] for request in server.requests] == [f"/item.json?sig={SECRET}"] * 3
 
 
-@pytest.mark.parametrize(("status", "tries"), [(403, 1), (404, 1), (429, 3), (500, 3)])
+@pytest.mark.parametrize(("status", "tries"), [(400, 1), (403, 1), (404, 1), (408, 3),
+                                                (429, 3), (451, 1), (500, 3)])  # fmt: skip
 def test_fetch_retries_what_may_pass(server, status: int, tries: int) -> None:
     server.fault = lambda number, method: status
     with pytest.raises(SceneError, match=rf"HTTP {status}") as caught:

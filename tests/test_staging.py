@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -52,6 +53,12 @@ def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path: Path) -> No
     ):
         pytest.fail("there is no folder to write to")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300, os.fsdecode(b"caf\xe9")])
+def test_a_name_that_no_disk_or_gdal_takes_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="must be one that the disk takes"):
+        check_free({"mask": tmp_path / f"{name}.tif"})
 
 
 def test_outputs_stay_with_the_folders_made_for_them(tmp_path: Path) -> None:

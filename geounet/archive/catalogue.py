@@ -14,25 +14,23 @@ import json
 import os
 import re
 import shutil
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform_geom
 
 import geounet
 from geounet.archive.manifest import Manifest
 from geounet.crossings import date_in_name
-from geounet.errors import GeounetError, OutputError
+from geounet.errors import OutputError
 from geounet.ground import place
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.model import load_model, shipped_models
+from geounet.products.raster import open_raster
 from geounet.remote import redact
 from geounet.scene import Grid
 from geounet.staging import staged, whole_file
@@ -456,9 +454,9 @@ def _items(
             else:
                 path = _write_item(_facts_of(entry, output, spec), output)
             item = json.loads(path.read_text(encoding="utf-8"))
-        except GeounetError:
+        except OutputError:
             raise
-        except (OSError, ValueError, RasterioError) as error:
+        except (OSError, ValueError) as error:
             raise OutputError(
                 f"all scenes that are done are in the catalogue; of {entry.target} an output "
                 f"cannot be read: {error}. Run the batch again to have it made anew."
@@ -469,11 +467,9 @@ def _items(
 def _facts_of(entry: Entry, output: Path, spec: ModelSpec) -> _Facts:
     """What the manifest and the mask itself say of a scene."""
     paths = {kind: output / made.path for kind, made in entry.outputs.items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(paths["mask"]) as mask:
-            grid = Grid(mask.crs, mask.transform, mask.width, mask.height)
-            tags = mask.tags()
+    with open_raster(paths["mask"], what="mask") as mask:
+        grid = Grid(mask.crs, mask.transform, mask.width, mask.height)
+        tags = mask.tags()
     return _Facts(
         uri=redact(entry.uri),
         grid=grid,

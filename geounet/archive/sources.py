@@ -26,6 +26,7 @@ from geounet import remote
 from geounet.buckets import list_pages, store_of, url_of
 from geounet.crossings import date_in_name
 from geounet.errors import ConfigError, GeounetError, SceneError
+from geounet.products.finding import METADATA
 from geounet.products.raster import acquisition_time
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".zip", ".tar"})
 """Files that are taken for scenes where a folder or a bucket is given."""
 COLUMNS = ("uri", "url", "href", "path", "scene", "file", "filename")
 """Columns of a table that may hold the scenes, the first that is there."""
-
-METADATA = re.compile(r"MTD_MSIL(?:1C|2A)\.xml|.*_MTL\.(?:txt|xml|json)")
-"""Files that tell that their folder is one scene."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from geounet.products.product import Product
     from geounet.resampling import Resampling
 
-__all__ = ["find_product"]
+__all__ = ["METADATA", "find_product"]
 
-_METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|manifest\.safe|.*_MTL\.(txt|xml|json)")
+METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|manifest\.safe|.*_MTL\.(txt|xml|json)")
+"""Files that tell that their folder is one scene."""
 
 
 def find_product(
@@ -96,7 +97,7 @@ def _bundle(uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> B
     if not text:
         raise SceneError("a scene must be named; got an empty text.")
     path = Path(text)
-    if _METADATA.fullmatch(path.name) and path.is_file():
+    if METADATA.fullmatch(path.name) and path.is_file():
         text = str(path.parent)
     if glob.has_magic(text) and "://" not in text and not path.exists():
         matches = sorted(glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute patterns
