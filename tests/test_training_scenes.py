@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import geopandas
 import numpy as np
 import pandas as pd
@@ -7,13 +9,14 @@ import rasterio
 import shapely
 import torch
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.labels import UNKNOWN, LabelRules, Pair, find_pairs, open_labels
 from geounet.model import Inputs
 from geounet.radiometry import Radiometry
-from geounet.scene import open_scene
+from geounet.scene import Grid, open_scene
 from geounet.tiling import Window
 from geounet.training.dataset import LabelledScene, MemorySource, WindowSampler
 from geounet.training.scenes import SceneSource, keep_back, sites_of, survey
@@ -306,7 +309,6 @@ def test_survey_counts_what_is_there(tmp_path):
     source = source_of(pair(tmp_path))
     found = survey(source, 2, 1e-3)
     assert found.counts.tolist() == [20 * 50 - 15, 10 * 50]
-    assert found.unknown == 10 * 50
     pixels, _ = source.read(0, 0, 40, 50)
     log = pixels[:, ::4, ::4].numpy()[[0, 2]]
     log = np.log(np.maximum(log[:, (log != 0).any(0)], 1e-3)).astype(float)
@@ -369,6 +371,21 @@ def test_scenes_of_one_place_are_one_site(tmp_path):
         sites_of(scenes, "^[ab]")
     with pytest.raises(ConfigError, match="regular expression"):
         sites_of(scenes, "(")
+
+
+def test_sites_at_the_antimeridian():
+    """Three that meet there, in two zones and in degrees, and one far from them as far south."""
+    places = {
+        "west": (32760, Affine(10, 0, 810_000, 0, -10, 8_000_000)),
+        "east": (32701, Affine(10, 0, 180_000, 0, -10, 8_000_000)),
+        "whole": (4326, Affine(1e-4, 0, 179.9, 0, -1e-4, -18.05)),
+        "far": (32738, Affine(10, 0, 500_000, 0, -10, 8_000_000)),
+    }
+    scenes = [
+        SimpleNamespace(stem=name, grid=Grid(CRS.from_epsg(code), transform, 3000, 3000))
+        for name, (code, transform) in places.items()
+    ]
+    assert sites_of(scenes) == ("west", "west", "west", "far")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import shapely
 import torch
 from rasterio.warp import transform_bounds
 
@@ -72,6 +71,11 @@ class SceneSource:
     def shape(self) -> tuple[int, int]:
         """Height and width, margins included."""
         return self.area.height + 2 * self.margin, self.area.width + 2 * self.margin
+
+    @property
+    def bands(self) -> int:
+        """The model's."""
+        return len(self._inputs.take)
 
     @property
     def bytes(self) -> int:
@@ -161,8 +165,6 @@ class Survey:
 
     counts: NDArray[np.int64]
     """Observed pixels of each class."""
-    unknown: int
-    """Observed pixels without a label."""
     anchors: dict[int, Tensor]
     """Cells that hold each class, for the sampler."""
     moments: NDArray[np.float64]
@@ -177,22 +179,22 @@ def survey(source: SceneSource, classes: int, floor: float) -> Survey:
         classes: number of classes.
         floor: least reflectance whose logarithm is taken.
     """
-    counts, unknown = np.zeros(classes, np.int64), 0
+    counts = np.zeros(classes, np.int64)
     anchors: dict[int, list[Tensor]] = {}
-    logs: list[NDArray[np.float32]] = []
+    sums, count = np.zeros((2, source.bands)), 0
+    missing = np.ones(source.bands, np.bool_)
     for row in range(0, source.shape[0], _BLOCK):
         pixels, allowed = source.read(row, 0, _BLOCK, source.shape[1])
         seen = (pixels != 0).any(0)
-        unknown += int((seen & (allowed == 0)).sum())
         counts += np.array([int((allowed == 1 << k).sum()) for k in range(classes)])
         for value, cells in cells_by_set(MemorySource(pixels[:0], allowed)).items():
             anchors.setdefault(value, []).append(cells + torch.tensor([row, 0]))
-        logs.append(pixels[:, ::4, ::4][:, seen[::4, ::4]].clamp(min=floor).log().numpy())
-    log = np.concatenate(logs, 1).astype(np.float64)
-    missing = np.isclose(log, np.log(floor), atol=1e-6).all(1)
-    moments = np.stack([log.mean(1), (log**2).mean(1)]) if log.size else np.zeros((2, len(log)))
-    moments[:, missing] = np.nan
-    return Survey(counts, unknown, {k: torch.cat(v) for k, v in anchors.items()}, moments)
+        log = pixels[:, ::4, ::4][:, seen[::4, ::4]].clamp(min=floor).log().double().numpy()
+        sums += log.sum(1), (log**2).sum(1)
+        count += log.shape[1]
+        missing &= np.isclose(log, np.log(floor), atol=1e-6).all(1)
+    moments = np.where(missing, np.nan, sums / max(count, 1))
+    return Survey(counts, {k: torch.cat(v) for k, v in anchors.items()}, moments)
 
 
 def sites_of(scenes: Sequence[Scene], pattern: str = "") -> tuple[str, ...]:
@@ -212,10 +214,8 @@ def sites_of(scenes: Sequence[Scene], pattern: str = "") -> tuple[str, ...]:
     boxes = [_footprint(scene.grid) for scene in scenes]
     site = list(range(len(scenes)))
     for i, box in enumerate(boxes):
-        for j in range(i):
-            if box is None or boxes[j] is None or site[i] == site[j]:
-                continue
-            if box.intersects(boxes[j]):
+        for j, other in enumerate(boxes[:i]):
+            if box and other and site[i] != site[j] and _meet(box, other):
                 site = [site[j] if s == site[i] else s for s in site]
     return tuple(scenes[s].stem for s in site)
 
@@ -230,8 +230,12 @@ def _named_site(name: str, pattern: str) -> str:
     return match[1] if match.re.groups else match[0]
 
 
-def _footprint(grid: Grid) -> Any:
-    """Bounds in degrees with about half a kilometre around; None without a CRS."""
+_Box: TypeAlias = tuple[float, float, float, float]
+"""West and width, south and north, in degrees."""
+
+
+def _footprint(grid: Grid) -> _Box | None:
+    """Where a scene lies, with about half a kilometre around; None without a CRS."""
     if grid.crs is None:
         return None
     x, y = outline(grid).T
@@ -240,7 +244,14 @@ def _footprint(grid: Grid) -> Any:
     )
     up = 0.0045
     across = up / max(np.cos(np.radians((south + north) / 2)), 0.01)
-    return shapely.box(west - across, south - up, east + across, north + up)
+    width = east - west if east >= west else east - west + 360  # across the antimeridian
+    return west - across, width + 2 * across, south - up, north + up
+
+
+def _meet(one: _Box, other: _Box) -> bool:
+    """Whether two boxes overlap on the globe."""
+    beside = (other[0] - one[0]) % 360 > one[1] and (one[0] - other[0]) % 360 > other[1]
+    return not beside and one[2] <= other[3] and other[2] <= one[3]
 
 
 def keep_back(
