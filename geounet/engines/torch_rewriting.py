@@ -197,7 +197,7 @@ def _doubles(step: Node) -> bool:
 
 def _lighten_head(traced: GraphModule) -> None:
     """Let the last convolution give two by two pixels at once, if it gives few channels."""
-    conv = _padded_convolution(traced, next(reversed(traced.graph.nodes)).args[0])
+    conv = _padded_convolution(traced, next(iter(reversed(traced.graph.nodes))).args[0])
     if conv is None or conv.bias is None or any(n % 2 for n in conv.source.meta["val"].shape[2:]):
         return
     kernel = two_by_two_kernel(conv.weights.numpy())
