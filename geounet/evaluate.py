@@ -713,14 +713,23 @@ def read_truth(pair: Pair, rules: LabelRules = _RULES) -> NDArray[np.uint8]:
         SceneError: the label cannot be read, does not lie on the scene's pixels, holds other
             values, or no known pixel.
     """
+    truth = _burned(pair, rules)
+    if (truth == UNKNOWN).all():
+        raise SceneError(_without_truth(pair))
+    return truth
+
+
+def _burned(pair: Pair, rules: LabelRules) -> NDArray[np.uint8]:
     labels = open_labels(pair, rules)
     truth = np.empty(pair.scene.grid.shape, np.uint8)
     for window in strips(pair.scene):
         truth[window.row : window.row + window.height] = labels.read(window)
     truth[truth > 1] = UNKNOWN
-    if (truth == UNKNOWN).all():
-        raise SceneError(f"a label must hold a known pixel; {pair.label} has none.")
     return truth
+
+
+def _without_truth(pair: Pair) -> str:
+    return f"a label must hold a known pixel; {pair.label} has none."
 
 
 def strips(scene: Scene) -> Iterator[Window]:
@@ -990,22 +999,31 @@ def compare(
         on_progress: called after each mask.
 
     Raises:
-        SceneError: a label cannot be read or does not fit its scene, or the first method applies
-            to no scene.
+        SceneError: a label cannot be read or does not fit its scene, the first method applies to
+            no scene, or no label holds a known pixel.
+
+    Warns:
+        GeounetWarning: a label holds no known pixel; its scene is left out.
     """
     settings = settings or Settings()
     scores: list[SceneScore] = []
     views: list[SceneView] = []
     total = len(pairs) * len(predictors)
-    for pair in pairs:
-        truth = read_truth(pair, settings.labels)
+    for place, pair in enumerate(pairs):
+        truth = _burned(pair, settings.labels)
+        if (truth == UNKNOWN).all():
+            if place == len(pairs) - 1 and not scores:
+                raise SceneError(_without_truth(pair))
+            warnings.warn(f"{_without_truth(pair)} It is left out.", GeounetWarning, stacklevel=3)
+            continue
         shown: NDArray[np.uint8] | None = None
         for number, (method, predict) in enumerate(predictors.items()):
             score, mask = _judge(method, predict, pair.scene, truth, settings)
             scores.append(score)
             shown = mask if number == 0 else shown
             if on_progress:
-                on_progress(Progress(len(scores), total, pair.name))
+                done = place * len(predictors) + number + 1
+                on_progress(Progress(done, total, pair.name))
         views.append(_view(pair.scene, truth, shown))
     first = next(iter(predictors))
     if not any(score.score for score in scores if score.method == first):

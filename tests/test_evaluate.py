@@ -570,6 +570,15 @@ class TestCompare:
         with pytest.raises(SceneError, match="a: not a; b: not b"):
             compare({"never": refuse}, self.folder(tmp_path))
 
+    def test_a_scene_whose_truth_is_unknown_is_left_out(self, tmp_path):
+        pairs = (write_pair(tmp_path, "c", mask("?o??")), *self.folder(tmp_path))
+        water, seen = {"water": lambda scene: np.ones(scene.grid.shape, np.uint8)}, []
+        with pytest.warns(GeounetWarning, match=r"pixel; \S+c\.label\.tif has none\. It is left"):
+            found = compare(water, pairs, on_progress=seen.append)
+        assert (found.scenes, seen[-1].done) == (("a", "b"), 3)
+        with pytest.raises(SceneError, match="a known pixel"):
+            compare(water, pairs[:1])
+
     def test_progress_counts_every_mask(self, tmp_path):
         seen = []
         compare(baselines() | {"no": mndwi_mask}, self.folder(tmp_path), on_progress=seen.append)
