@@ -31,6 +31,7 @@ from geounet.contours import Contourer, ContourPolygons, level_of
 from geounet.errors import ConfigError, GeounetWarning, SceneError
 from geounet.ground import Site, on_map, pyproj_crs
 from geounet.mask import CLASSES, MAKE_ONE, NOT_OBSERVED, PROBABILITY_SCALE
+from geounet.parts import leads_to
 from geounet.products.raster import file_name, open_raster, read_band, shown
 from geounet.smoothing import smoothed
 from geounet.staging import check_free
@@ -706,7 +707,7 @@ def check_crs(to_crs: str | None, crs: object) -> None:
     """Check that coordinates can be moved from one CRS to another.
 
     Raises:
-        ConfigError: If the new CRS is not known, or there is no old one.
+        ConfigError: If the new CRS is not known, or there is no old one or none that leads there.
     """
     if not to_crs:
         return
@@ -718,6 +719,8 @@ def check_crs(to_crs: str | None, crs: object) -> None:
         raise ConfigError(
             f"the CRS of the output is one that PROJ knows, like EPSG:4326; got {to_crs!r}."
         ) from error
+    if not leads_to(crs, to_crs):
+        raise ConfigError(f"the raster's CRS does not lead to {to_crs}; leave it as it is.")
 
 
 # -- files -----------------------------------------------------------------------------------------

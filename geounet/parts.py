@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
     from geounet.scene import Grid
 
-__all__ = ["Area", "area_on_grid", "corners", "read_polygons", "window_of_bbox", "window_within"]
+__all__ = [
+    "Area",
+    "area_on_grid",
+    "corners",
+    "leads_to",
+    "read_polygons",
+    "window_of_bbox",
+    "window_within",
+]
 
 _PIECES = 1000
 """An edge as long as the scene is moved to another CRS in so many pieces. Each bends by a
@@ -157,6 +165,8 @@ def area_on_grid(
         SceneError: they lie outside the scene, or the scene has no CRS to lay them by.
     """
     given = _parse_crs(crs)
+    if np.isinf(shapely.get_coordinates(polygons)).any():
+        raise ConfigError("a geometry must have finite coordinates; some are not.")
     polygons = _polygons(shapely.make_valid(polygons))
     if not len(polygons):
         raise ConfigError("a geometry must hold a polygon that is not empty; it has none.")
@@ -189,6 +199,20 @@ def read_polygons(path: str | os.PathLike[str]) -> tuple[NDArray[np.object_], st
     if not len(_polygons(found)):
         raise ConfigError(f"a geometry must hold a polygon that is not empty; {path} has none.")
     return found, meta["crs"]
+
+
+def leads_to(crs: object, target: object) -> bool:
+    """Whether PROJ knows a way from one CRS to another: from a local one, or the Moon's, none.
+
+    Args:
+        crs: as pyproj understands it.
+        target: likewise.
+    """
+    try:
+        pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    except pyproj.exceptions.ProjError:
+        return False
+    return True
 
 
 def corners(transform: Affine, width: int, height: int) -> list[tuple[float, float]]:
@@ -229,6 +253,11 @@ def _on_pixels(
             f"part in the scene's coordinates, or as --window."
         )
     if crs is not None and own is not None and not crs.equals(own, ignore_axis_order=True):
+        if not leads_to(crs, own):
+            raise SceneError(
+                f"a part must be in a CRS that leads to the scene's; {crs.name} does not lead to "
+                f"{own.name}. Give the part in the scene's coordinates, or as --window."
+            )
         polygons = _to_crs(polygons, crs, own, grid)
     if own is not None and own.is_geographic:
         polygons = _turned(polygons, _TURNS)

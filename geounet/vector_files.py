@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from geounet.errors import ConfigError, OutputError
+from geounet.parts import leads_to
 from geounet.staging import check_free, staged
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ def check_format(path: Path, name: Format | None, crs: object) -> Format:
     """The format of a file by its name, or else by its suffix.
 
     Raises:
-        ConfigError: If it is unknown, or GeoJSON without a CRS.
+        ConfigError: If it is unknown, or GeoJSON without a CRS, or in one that leads nowhere on
+            Earth.
     """
     suffix = path.suffix.lower()
     asked = suffix.removeprefix(".") if name is None else name
@@ -178,6 +180,11 @@ def check_format(path: Path, name: Format | None, crs: object) -> Format:
         raise ConfigError(
             "GeoJSON is in WGS 84 (RFC 7946) and what would be written has no CRS. "
             "Give it one, or use gpkg, parquet or fgb."
+        )
+    if kind == "geojson" and not leads_to(crs, "OGC:CRS84"):
+        raise ConfigError(
+            "GeoJSON is in WGS 84 (RFC 7946) and the CRS of what would be written does not lead "
+            "there. Use gpkg, parquet or fgb."
         )
     return kind
 

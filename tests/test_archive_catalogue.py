@@ -243,9 +243,10 @@ def test_a_scene_over_the_antimeridian_has_two_parts(do) -> None:
     assert -180 < east < -179
 
 
-def test_a_scene_without_a_crs_has_no_place(do) -> None:
-    out = do({"crs": None}, {})
-    with pytest.warns(geounet.GeounetWarning, match=r"s0\.tif have no CRS and are left out"):
+@pytest.mark.parametrize("crs", [None, 'LOCAL_CS["a building", UNIT["metre", 1]]'])
+def test_a_scene_without_a_crs_has_no_place(do, crs) -> None:
+    out = do({"crs": crs}, {})
+    with pytest.warns(geounet.GeounetWarning, match=r"s0\.tif have no CRS that leads there and"):
         merge_polygons(out)
     assert set(gpd.read_parquet(out / "polygons.parquet").scene) == {"s1/s1"}
     item = load(out / "s0" / "s0.json")

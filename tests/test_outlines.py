@@ -399,6 +399,8 @@ def test_contours_need_a_probability() -> None:
 def test_output_crs_that_cannot_be_are_refused() -> None:
     check_crs(None, None)
     check_crs("EPSG:4326", "EPSG:32631")
+    with pytest.raises(ConfigError, match="does not lead to EPSG:4326"):
+        check_crs("EPSG:4326", 'LOCAL_CS["a building", UNIT["metre", 1]]')
     with pytest.raises(ConfigError, match="without a CRS"):
         check_crs("EPSG:4326", None)
     with pytest.raises(ConfigError, match="got 'EPSG:0'"):

@@ -203,6 +203,18 @@ def test_a_box_of_a_scene_without_a_crs():
     assert window_of_bbox(grid, (110, 20, 120, 40)) == _window(5, 5, 10, 15)
 
 
+@pytest.mark.parametrize(
+    "crs", ['LOCAL_CS["a building", UNIT["metre", 1]]', "+proj=longlat +R=1737400"]
+)
+def test_a_part_of_a_scene_that_lies_nowhere_on_earth(crs):
+    """Its own coordinates will do."""
+    grid = _grid(crs, Affine(0.5, 0, 0, 0, -0.5, 60), 120, 90)
+    assert window_of_bbox(grid, (10, 20, 20, 40)) == _window(20, 40, 40, 80)
+    for part in (window_of_bbox, lambda g, b, c: area_on_grid(np.array([shapely.box(*b)]), c, g)):
+        with pytest.raises(SceneError, match=r"leads to the scene's; WGS 84 does not lead to \w+"):
+            part(grid, (10, 20, 20, 40), "EPSG:4326")
+
+
 def test_what_reaches_out_of_the_scene_is_cut_off():
     assert window_within(Window(-5, -5, 10, 10), UTM29, "it") == Window(0, 0, 5, 5)
     assert window_within(Window(190, 290, 99, 99), UTM29, "it") == Window(190, 290, 10, 10)
@@ -361,6 +373,11 @@ def test_an_area_cut_at_the_antimeridian_is_whole_again():
 def test_what_holds_no_polygon_is_refused(geometries):
     with pytest.raises(ConfigError, match=r"must hold a polygon"):
         area_on_grid(np.array(geometries, object), None, UTM29)
+
+
+def test_a_polygon_that_reaches_to_infinity_is_refused():
+    with pytest.raises(ConfigError, match="must have finite coordinates"):
+        area_on_grid(np.array([shapely.Polygon([(0, 0), (np.inf, 0), (1, 1)])]), None, UTM29)
 
 
 def test_a_polygon_that_crosses_itself_is_taken_by_its_parts():

@@ -384,6 +384,15 @@ def test_no_crs_is_no_crs(tmp_path: Path, frame: gpd.GeoDataFrame, suffix: str) 
     assert len(found) == len(frame)
 
 
+def test_geojson_of_what_lies_nowhere_on_earth_is_refused(
+    tmp_path: Path, frame: gpd.GeoDataFrame
+) -> None:
+    local = frame.set_crs('LOCAL_CS["a building", UNIT["metre", 1]]', allow_override=True)
+    with pytest.raises(ConfigError, match="does not lead there"):
+        write_polygons(local, tmp_path / "water.geojson")
+    assert len(read(write_polygons(local, tmp_path / "water.gpkg"))) == len(frame)
+
+
 def test_geoparquet_tells_what_it_holds(tmp_path: Path) -> None:
     """As the specification 1.1 has it: box, CRS, types of geometry."""
     import pyarrow.parquet  # noqa: PLC0415

@@ -30,6 +30,7 @@ from geounet.errors import OutputError
 from geounet.ground import place
 from geounet.mask import CLASSES, NOT_OBSERVED, PROBABILITY_SCALE
 from geounet.model import load_model, shipped_models
+from geounet.parts import leads_to
 from geounet.products.raster import open_raster
 from geounet.remote import redact
 from geounet.scene import Grid
@@ -217,7 +218,7 @@ def _source(uri: str) -> str:
 
 def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
     """Outline of the grid in longitude and latitude, cut at the antimeridian, and its box."""
-    if grid.crs is None:
+    if grid.crs is None or not leads_to(grid.crs, "OGC:CRS84"):
         return None, None
     steps = 8  # the edge of a UTM tile bends by less than a pixel between them
     ring = [

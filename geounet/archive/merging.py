@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from geounet.archive.manifest import Manifest
 from geounet.errors import GeounetWarning, OutputError
+from geounet.parts import leads_to
 from geounet.remote import redact
 from geounet.staging import check_free, staged
 from geounet.vector_files import GeoParquetWriter, to_wgs84
@@ -64,7 +65,7 @@ def merge_polygons(output: Path, path: Path | None = None, *, overwrite: bool = 
         OutputError: the file exists or cannot be written, or polygons are gone.
 
     Warns:
-        GeounetWarning: a scene has no CRS; its polygons are left out.
+        GeounetWarning: a scene has no place on Earth; its polygons are left out.
     """
     path = path or output / "polygons.parquet"
     check_free({"polygons": path}, overwrite=overwrite)
@@ -87,7 +88,7 @@ def _frames(manifest: Manifest, output: Path) -> Iterator[tuple[str, gpd.GeoData
             continue
         try:
             for frame in _read(output / polygons.path):
-                if frame.crs is None:
+                if frame.crs is None or not leads_to(frame.crs, "OGC:CRS84"):
                     _warn_of_no_place(entry)
                     break
                 if len(frame):
@@ -116,7 +117,7 @@ def _read(path: Path) -> Iterator[gpd.GeoDataFrame]:
 def _warn_of_no_place(entry: Entry) -> None:
     warnings.warn(
         f"polygons of many scenes are put into WGS 84; those of {redact(entry.uri)} have no CRS "
-        f"and are left out. Give the scene one.",
+        f"that leads there and are left out. Give the scene one.",
         GeounetWarning,
         stacklevel=2,
     )
