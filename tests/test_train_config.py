@@ -34,6 +34,15 @@ def test_a_file_and_what_stands_above_it(tmp_path):
     assert config.architecture.options == {"features": [8, 16], "padded": True}
 
 
+@pytest.mark.parametrize(("start", "here"), [("base.safetensors", True), ("default", False)])
+def test_a_model_file_to_start_from_lies_beside_the_file(tmp_path, start, here):
+    (tmp_path / "base.safetensors").touch()
+    path = tmp_path / "config.toml"
+    path.write_text(f'data = "scenes"\noutput = "run"\nstart = "{start}"\n')
+    assert read_config(path).start == (str(tmp_path / start) if here else start)
+    assert read_config(path, start="other").start == "other"
+
+
 def test_keyword_arguments_are_relative_to_the_working_folder():
     assert TrainConfig.of(**MINIMAL).data == (Path("scenes"),)
 

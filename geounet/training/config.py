@@ -240,7 +240,7 @@ class TrainConfig(_Frozen):
 
 
 def read_config(path: Path, **options: Any) -> TrainConfig:
-    """Read a TOML file; folders in it are relative to it.
+    """Read a TOML file; folders in it, and a model file to start from, are relative to it.
 
     Args:
         path: the file.
@@ -261,6 +261,9 @@ def read_config(path: Path, **options: Any) -> TrainConfig:
             found[key] = [path.parent / str(folder) for folder in found[key]]
     if isinstance(found.get("output"), str):
         found["output"] = path.parent / found["output"]
+    start = path.parent / str(found.get("start", ""))
+    if start.is_file():
+        found["start"] = str(start)
     return TrainConfig.of(**joined(found, options))
 
 
