@@ -17,7 +17,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pyproj
@@ -33,7 +33,7 @@ from rasterio.windows import Window
 import geounet
 from geounet import remote
 from geounet.errors import ConfigError, GeounetWarning, SceneError
-from geounet.ground import Site, along, pyproj_crs
+from geounet.ground import Site, along, pyproj_crs, unit_of
 from geounet.mask import (
     CLASSES,
     NOT_OBSERVED,
@@ -237,8 +237,7 @@ def on_turn(points: Floats, crs: CRS | pyproj.CRS, near: float | None) -> Floats
 
 def _turn(crs: CRS | pyproj.CRS) -> float:
     """A whole turn in the units of a geographic CRS."""
-    known = cast("pyproj.CRS", pyproj_crs(crs))
-    return 2 * math.pi / float(known.axis_info[0].unit_conversion_factor)
+    return 2 * math.pi / unit_of(pyproj_crs(crs))
 
 
 def _outline(own: Grid, crs: CRS | None, near: float | None = None) -> Floats:

@@ -35,7 +35,7 @@ from geounet.buckets import fetch
 from geounet.compare import check_codes, grid_of, neighbour, on_turn
 from geounet.contours import level_of, stretched
 from geounet.errors import ConfigError, GeounetWarning, OutputError, SceneError
-from geounet.ground import along, pyproj_crs, unit_of
+from geounet.ground import along, has_ellipsoid, pyproj_crs, unit_of
 from geounet.mask import NOT_OBSERVED
 from geounet.outlines import is_probability
 from geounet.products.raster import (
@@ -288,7 +288,7 @@ class _Ground:
         self._geod = crs.get_geod() if crs is not None else None
         self._unit = unit_of(crs)
         self._to_lonlat: pyproj.Transformer | None = None
-        if crs is not None and crs.geodetic_crs is not None and self._geod is not None:
+        if has_ellipsoid(crs):
             self._to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
             self._radians = unit_of(crs.geodetic_crs)
             self._round = 2 * math.pi / self._unit if crs.is_geographic else None

@@ -760,15 +760,19 @@ def restrict_bands(scene: Scene, pattern: str) -> Scene:
         ConfigError: there is no such pattern.
         SceneError: the scene lacks a band of the pattern.
     """
-    if pattern not in BAND_PATTERNS:
-        raise ConfigError(f"a band pattern is one of {', '.join(BAND_PATTERNS)}; got {pattern!r}.")
-    wanted = set(BAND_PATTERNS[pattern])
+    wanted = _bands_of(pattern)
     if "nir" not in scene.bands:
         wanted = wanted - {"nir"} | {"nir08"}
     missing = wanted - set(scene.bands)
     if missing:
         raise SceneError(f"the scene lacks {', '.join(sorted(missing))} of the {pattern} bands.")
     return replace(scene, bands=tuple(name if name in wanted else "-" for name in scene.bands))
+
+
+def _bands_of(pattern: str) -> set[str]:
+    if pattern not in BAND_PATTERNS:
+        raise ConfigError(f"a band pattern is one of {', '.join(BAND_PATTERNS)}; got {pattern!r}.")
+    return set(BAND_PATTERNS[pattern])
 
 
 # -- the whole -------------------------------------------------------------------------------------
@@ -974,11 +978,8 @@ def model_predictors(
     def restricted(pattern: str) -> Predictor:
         return lambda scene: full(restrict_bands(scene, pattern))
 
-    unknown = [pattern for pattern in band_patterns if pattern not in BAND_PATTERNS]
-    if unknown:
-        raise ConfigError(
-            f"a band pattern is one of {', '.join(BAND_PATTERNS)}; got {', '.join(unknown)}."
-        )
+    for pattern in band_patterns:
+        _bands_of(pattern)  # before anything is judged
     name = model.spec.name
     return {name: full} | {f"{name}, {p} bands": restricted(p) for p in band_patterns}
 

@@ -665,7 +665,7 @@ def test_model_and_baselines_see_what_the_pixels_bear_out(tmp_path, monkeypatch)
 
 def test_evaluate_refuses_an_unknown_pattern(tmp_path):
     write_pair(tmp_path, "a", mask("w."))
-    with pytest.raises(ConfigError, match="got 7"):
+    with pytest.raises(ConfigError, match="got '7'"):
         evaluate(_tiny_model(), tmp_path, band_patterns=["7"])
 
 
