@@ -443,6 +443,17 @@ def test_the_parameters_that_decide_what_an_output_says():
     assert len(digests | {base}) == 6
 
 
+def test_a_products_own_cloud_mask_is_no_file_of_that_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(cloud_mask="product")
+    base = engine.parameters_digest(config)
+    Path("product").mkdir()
+    assert "cloud_mask" not in engine._absolute(config)
+    assert engine.parameters_digest(config) == base
+    mask = engine._absolute(RunConfig(cloud_mask="./product"))["cloud_mask"]
+    assert mask == str(tmp_path / "product")
+
+
 # -- whose fault -----------------------------------------------------------------------------------
 
 

@@ -376,6 +376,13 @@ def test_a_damaged_metadata_file_is_named(safe):
         find_product(safe)
 
 
+def test_a_quantification_value_of_zero_is_refused(safe):
+    path = safe / "MTD_MSIL2A.xml"
+    path.write_text(path.read_text().replace(">10000<", ">0<"))
+    with pytest.raises(SceneError, match=r"must be a positive number .* MTD_MSIL2A\.xml has scale"):
+        open_scene(safe)
+
+
 def test_a_damaged_zip_is_named(whole_safe, tmp_path):
     """Its contents are whole, and the metadata are not."""
     path = _zip(whole_safe, tmp_path / "product.zip")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
@@ -34,7 +35,6 @@ from geounet.pipeline import RunConfig
 from geounet.remote import is_remote
 
 if TYPE_CHECKING:
-    import os
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
@@ -154,7 +154,7 @@ def _absolute(config: RunConfig) -> dict[str, Any]:
         found["model"] = str(Path(config.model).absolute())
     if config.geometry:
         found["geometry"] = config.geometry.absolute()
-    if config.cloud_mask and Path(config.cloud_mask).exists():
+    if config.cloud_mask not in {None, "product"} and os.path.lexists(config.cloud_mask):
         found["cloud_mask"] = str(Path(config.cloud_mask).absolute())
     return found
 
@@ -166,7 +166,8 @@ _WITHOUT_EFFECT = {"model", "output", "name", "device", "batch", "overwrite"}
 def parameters_digest(config: RunConfig) -> str:
     """SHA-256 of the parameters that decide what the outputs say."""
     told = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    told["files"] = [identify(str(file)) for file in (config.geometry, config.cloud_mask) if file]
+    named = (config.geometry, config.cloud_mask)
+    told["files"] = [identify(str(file)) for file in named if file not in {None, "product"}]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -180,7 +181,8 @@ def _planned(
     """
     with ThreadPoolExecutor(16, thread_name_prefix="geounet-look") as pool:
         while page := list(islice(found, 256)):
-            ask = [s.uri for s in page if _unknown(s) and manifest.get(s.uri)]
+            unknown = [s.uri for s in page if s.identity is None and is_remote(s.uri)]
+            ask = [uri for uri in unknown if manifest.get(uri)]
             asked = dict(zip(ask, pool.map(identify, ask), strict=True))
             for source in page:
                 identity = source.identity or asked.get(source.uri)
@@ -197,7 +199,3 @@ def _counted(scenes: Iterator[Planned], orders: Orders) -> Iterator[Planned]:
             seconds = round(told - orders.start, 3)
             message = f"all scenes are listed first; {count} so far"
             orders.on_event(Event("waiting", count, 0, 0, 0, seconds, message=message))
-
-
-def _unknown(source: Source) -> bool:
-    return source.identity is None and is_remote(source.uri)

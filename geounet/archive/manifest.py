@@ -20,7 +20,7 @@ import json
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -459,7 +459,7 @@ class Manifest:
 
     def finish(self, scene: Entry, made: Made) -> None:
         """A scene is done; outputs that an earlier version of it had and it has no more go."""
-        outputs = {kind: _record(output) for kind, output in made.outputs.items()}
+        outputs = {kind: asdict(output) for kind, output in made.outputs.items()}
         self._db.execute(
             "UPDATE scenes SET status = 'done', identity = ?, kind = NULL, error = NULL,"
             " message = NULL, outputs = ?, areas = ?, details = ?, seconds = ?, worker = ?,"
@@ -613,7 +613,3 @@ class Manifest:
             "stopped": stopped,
             "settings": json.loads(settings),
         }
-
-
-def _record(output: Output) -> dict[str, Any]:
-    return {"path": output.path, "size": output.size, "sha256": output.sha256}

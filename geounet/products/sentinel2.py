@@ -8,6 +8,7 @@ quantification value. DN 0 is nodata, 65535 saturated.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -322,7 +323,8 @@ def _statement(facts: _Facts, layers: Sequence[Layer]) -> Statement | None:
         return None
     if facts.offsets is None and facts.baseline is not None and facts.baseline >= 4:
         return None
-    scale, offsets = 1 / facts.quantification, facts.offsets or {}
+    scale = 1 / facts.quantification if facts.quantification else math.inf  # which is refused
+    offsets = facts.offsets or {}
     return Statement(
         facts.source,
         (scale,) * len(layers),
