@@ -157,18 +157,23 @@ class Killed(BaseException):
     pass
 
 
+def train_until(told, step):
+    """A training that is killed as it reports a step."""
+
+    def kill(at):
+        if at.done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(told, on_progress=kill)
+
+
 def test_a_killed_training_goes_on_with_the_same_curve_and_model(tmp_path):
     three_sites(tmp_path / "scenes")
     options = {"architecture": SMALL, "steps": 8,
                "augment": {"rotation": True, "spectral": True}}  # fmt: skip
     train(config(tmp_path, output=tmp_path / "whole", **options))
-
-    def kill(at):
-        if at.done == 6:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(config(tmp_path, **options), on_progress=kill)
+    train_until(config(tmp_path, **options), 6)
     left = curve(tmp_path / "run")
     assert [row["step"] for row in left][-1] == "6"  # but the last checkpoint is of step 4
     assert (tmp_path / "run" / "curves.png").exists()
@@ -608,13 +613,7 @@ def test_a_folder_of_tensorboards_that_cannot_be_made(tmp_path):
 
 def test_tensorboard_shows_the_curves_once(tmp_path):
     made(tmp_path / "scenes")
-
-    def kill(at):
-        if at.done == 4:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(config(tmp_path), on_progress=kill)
+    train_until(config(tmp_path), 4)
     train(config(tmp_path))
     found = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     for tag, column in (("train/loss", "loss"), ("valid/mean_iou", "valid_mean_iou")):
@@ -632,13 +631,7 @@ def test_tensorboard_says_at_once_that_its_file_cannot_grow(tmp_path):
 
 def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
     made(tmp_path / "scenes")
-
-    def kill(at):
-        if at.done == 4:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(config(tmp_path), on_progress=kill)
+    train_until(config(tmp_path), 4)
     for size in (100, 3000):  # not even a text, not the checkpoint
         with little_space(size), pytest.raises(OutputError):
             train(config(tmp_path))
