@@ -13,6 +13,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -307,9 +308,13 @@ def _rows(job: Job, rows: tuple[int, int] | None, *, probability: bool) -> NDArr
 
 
 def _model(model: str | Model) -> Model:
-    return model if isinstance(model, Model) else _loaded(model)
+    if isinstance(model, Model):
+        return model
+    path = Path(model)
+    return _loaded(model, path.stat().st_mtime_ns if path.is_file() else None)
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str) -> Model:
+def _loaded(name: str, _: int | None) -> Model:
+    """A model, anew where its file was written anew since."""
     return load_model(name)

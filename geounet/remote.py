@@ -337,7 +337,8 @@ def explain(uri: str, error: Exception) -> SceneError:
         uri: what could not be read or listed.
         error: as the package raised it.
     """
-    return _explain(f"{type(error).__name__} {error}", None).error(uri)
+    text = str(error).partition("Debug source:")[0]  # obstore repeats itself in Rust's words
+    return _explain(f"{type(error).__name__} {text}", None).error(uri)
 
 
 def _explain(text: str, status: int | None) -> _Failure:
@@ -351,7 +352,8 @@ def _explain(text: str, status: int | None) -> _Failure:
         return _Failure(f"the server refuses access (HTTP {status})", _NO_ACCESS)
     if status in (404, 410):
         return _Failure(f"there is nothing there (HTTP {status})", _NOT_THERE)
-    if by_text is None and status is not None and (status in (408, 429) or status >= 500):
+    failing = status is not None and (status in (408, 429) or status >= 500)
+    if failing and (by_text is None or stated):
         what = f"the server keeps failing (HTTP {status})"
         return _Failure(what, "Try again later.", passing=True, retried=True)
     # What was only seen in GDAL's log may be the answer to a HEAD, after which it goes on.

@@ -1,3 +1,4 @@
+import os
 import pickle
 import threading
 
@@ -6,7 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from affine import Affine
-from models import Ratio, ratio_model
+from models import Ratio, ratio_model, tiny_model
 from torch import nn
 
 import geounet
@@ -125,6 +126,15 @@ def test_what_nothing_says_is_a_warning(model):
 def test_arrays_that_do_not_fit_are_refused(model, array, options, error, message):
     with pytest.raises(error, match=message):
         segment(array, model=model, **options)
+
+
+def test_a_model_that_was_written_anew_is_loaded_anew(tmp_path):
+    """As in a notebook that trains and segments in turn."""
+    first = arrays._model(str(tiny_model(tmp_path)))
+    assert arrays._model(first.source.as_posix()) is first
+    path = tiny_model(tmp_path, version="8")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert arrays._model(str(path)).spec.version == "8"
 
 
 # -- lazy arrays -----------------------------------------------------------------------------------

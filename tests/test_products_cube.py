@@ -221,14 +221,18 @@ def test_a_group_of_a_product_as_esa_writes_it(tmp_path):
         open_scene(store)
 
 
+def _serve(server, folder, dn):
+    """A store at ``/a/c.zarr``."""
+    _variables(dn, scale_factor=1e-4).to_zarr(folder / "c.zarr", zarr_format=2, consolidated=True)
+    for path in (folder / "c.zarr").rglob("*"):
+        if path.is_file():
+            server.files[f"/a/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+
+
 def test_zarr_on_a_server(tmp_path):
     dn = _numbers()
-    _variables(dn, scale_factor=1e-4).to_zarr(tmp_path / "c.zarr", zarr_format=2, consolidated=True)
     with serving() as server:
-        for path in (tmp_path / "c.zarr").rglob("*"):
-            if path.is_file():
-                name = path.relative_to(tmp_path).as_posix()
-                server.files[f"/a/{name}"] = path.read_bytes()
+        _serve(server, tmp_path, dn)
         scene = open_scene(f"{server.url}/a/c.zarr/")
         assert (scene.stem, scene.share_observed()) == ("c", None)
         assert np.array_equal(_read(scene).dn, dn[0])
@@ -236,6 +240,27 @@ def test_zarr_on_a_server(tmp_path):
             find_product(f"{server.url}/b.zarr")
         with pytest.raises(SceneError, match=r"netCDF is read from disk; download http\S+c\.nc"):
             find_product(f"{server.url}/c.nc?sig=x")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "passing"),
+    [
+        (403, r"refuses access \(HTTP 403\)", False),
+        (500, r"keeps failing \(HTTP 500\)", True),
+        ("cut", "come back cut short", True),
+    ],
+)
+def test_a_server_that_fails_is_no_damaged_cube(tmp_path, fault, message, passing):
+    with serving() as server:
+        _serve(server, tmp_path, _numbers())
+        scene = open_scene(f"{server.url}/a/c.zarr")
+        with scene.open() as reader:
+            server.fault = lambda number, method: fault
+            with pytest.raises(SceneError, match=message) as while_reading:
+                reader.read(Window(0, 0, 9, 9), [0])
+        with pytest.raises(SceneError, match=message) as on_opening:
+            open_scene(scene.uri)
+    assert (while_reading.value.passing, on_opening.value.passing) == (passing, passing)
 
 
 def _uneven(cube):

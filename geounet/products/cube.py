@@ -30,7 +30,7 @@ from geounet.errors import ConfigError, GeounetError, SceneError
 from geounet.products.product import CLOUD_NAMES, CloudLayer, Product
 from geounet.products.raster import one_nodata
 from geounet.radiometry import Evidence, Statement
-from geounet.remote import redact, stem
+from geounet.remote import explain, redact, stem
 from geounet.sensors import common_name, find_sensor
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class CubeReader:
 
         Raises:
             OSError: it is damaged or went away.
+            SceneError: its server failed.
         """
         top, left, height, width = 0, 0, self.height, self.width
         if window is not None:
@@ -130,7 +131,8 @@ class CubeReader:
         bands = range(1, self.count + 1) if indexes is None else indexes
         try:
             taken = self._take(np.atleast_1d(bands) - 1, rows, cols)
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        except Exception as error:  # each format's package raises its own
+            _refuse_of_server(self._cube.uri, error)
             raise OSError(f"{type(error).__name__}: {error}") from error
         taken = taken if np.ndim(bands) else taken[0]
         if out is None:
@@ -218,12 +220,19 @@ def _opened(uri: str) -> Iterator[xr.Dataset]:
     except GeounetError:
         raise
     except Exception as error:  # noqa: BLE001 - each format's package raises its own
+        _refuse_of_server(uri, error)
         raise SceneError(
             f"cannot open {redact(uri)} with xarray: {redact(str(error))}. Check the path; it may "
             f"be damaged, or a package be missing that pip install 'geounet[xarray]' brings."
         ) from None
     with dataset:
         yield dataset
+
+
+def _refuse_of_server(uri: str, error: Exception) -> None:
+    """Raise what a server's failure means, if it is one: the same may succeed later."""
+    if type(error).__module__.startswith("obstore"):
+        raise explain(uri, error) from None
 
 
 def _store(uri: str) -> Any:
