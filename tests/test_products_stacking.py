@@ -158,6 +158,18 @@ def test_bands_of_two_types_are_refused_by_name(make_layer):
         stack(layers)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32",
+              "float64", "complex64", "complex128"],
+)  # fmt: skip
+def test_numbers_of_any_type_that_gdal_has(make_layer, dtype):
+    numbers = np.arange(25).reshape(5, 5).astype(dtype)
+    found = stack([make_layer("a", 10, numbers), make_layer("b", 10, numbers)])
+    with rasterio.open(found.path) as source:
+        assert (found.dtype, source.dtypes) == (dtype, (dtype, dtype))
+        assert np.array_equal(source.read(2), numbers)
+
+
 def test_a_missing_file_is_named(make_layer, tmp_path):
     layers = [make_layer("B03", 10, _numbers(12, 12)), Layer(str(tmp_path / "gone.jp2"), 1, "B04")]
     with pytest.raises(SceneError, match=r"there is no .*gone\.jp2"):
