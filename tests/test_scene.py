@@ -530,6 +530,13 @@ def test_rows_beyond_the_pole_have_no_area():
 # -- what is refused -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("numbers", [(10, 0, 0, 0, 0, 0), (10, 0, float("nan"), 0, -10, 0)])
+def test_a_transform_gives_each_pixel_its_place(make_raster, numbers):
+    path = make_raster(_numbers(), transform=Affine(*numbers), **TOLD)
+    with pytest.raises(SceneError, match=r"transform must .* is 10, 0, .*gdal_edit.py -a_ullr"):
+        open_scene(path)
+
+
 def test_a_geocentric_crs_has_no_pixels(make_raster):
     path = make_raster(_numbers(), crs="EPSG:4978", **TOLD)
     with pytest.raises(SceneError, match=r"map's or in longitude.*geocentric WGS 84.*-a_srs"):
