@@ -578,7 +578,7 @@ def _check_source(
             f"{pyproj.CRS.from_user_input(source.crs).name}. Set the right one, with gdal_edit.py "
             f"-a_srs, or warp it."
         )
-    if not np.isfinite(source.transform).all() or source.transform.is_degenerate:
+    if not np.isfinite(tuple(source.transform)).all() or source.transform.is_degenerate:
         raise SceneError(
             f"a scene's transform must give each pixel a place of its own; that of {uri} is "
             f"{', '.join(f'{number:g}' for number in source.transform[:6])}. Set the right one, "
