@@ -130,7 +130,7 @@ CLIPPED = {"taylorsville_L8"}
 """Scenes whose dark river is 0 in every band, as its surface reflectance came out below 0."""
 WITH_OFFSET = {"terramind_433D_629L_3_1"}
 """Scenes that still hold the 1000 of baseline 04.00, whatever their tags say: their darkest pixels
-lie near 0.1. The shipped weights were trained before this was found."""
+lie near 0.1. Found after the first eight of the stages that the shipped weights came from."""
 CORRECTED: dict[str, tuple[Correction, ...]] = {
     "LC08_L1TP_017051_20151205": _MOMOTOMBO,
     "LC08_L2SP_017051_20151205": _MOMOTOMBO,
