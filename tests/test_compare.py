@@ -632,6 +632,8 @@ def test_refused_mosaics(make_mask, tmp_path):
         mosaic([], output=tmp_path / "m.tif")
     with pytest.raises(ConfigError, match="'nowhere'"):
         mosaic([mask], output=tmp_path / "m.tif", crs="nowhere")
+    with pytest.raises(ConfigError, match=r"map's or in longitude and latitude; got 'EPSG:4978'"):
+        mosaic([mask], output=tmp_path / "m.tif", crs="EPSG:4978")
     with pytest.raises(ConfigError, match=r"is a GeoTIFF, NAME\.tif; got .*m\.jpg"):
         mosaic([mask], output=tmp_path / "m.jpg")
     with pytest.raises(SceneError, match="holds 9"):
