@@ -409,7 +409,8 @@ def _write_geojson(pieces: _Pieces, path: Path, _: Layer) -> int:
         file.write('{"type": "FeatureCollection", "features": [')
         for frame in pieces:
             columns = frame[_names(frame)]
-            records = columns.astype(object).where(columns.notna(), None).to_dict("records")
+            filled = columns.astype(object).where(columns.notna(), None)
+            records = filled.to_dict("records") or [{}] * len(frame)  # pandas 3.0 and before
             for record, geometry in zip(records, to_wgs84(frame), strict=True):
                 properties = json.dumps(record, allow_nan=False, default=str)
                 shape = shapely.to_geojson(geometry)
