@@ -777,7 +777,7 @@ def _lattice(first: Grid, crs: str | None) -> tuple[CRS | None, Affine]:
         target = CRS.from_user_input(crs)
     except CRSError as error:
         raise ConfigError(f"the CRS is an EPSG code, WKT or PROJ text; got {crs!r}.") from error
-    if pyproj.CRS(target.to_wkt()).is_geocentric:
+    if (known := pyproj_crs(target)) and known.is_geocentric:
         raise ConfigError(f"the CRS must be a map's or in longitude and latitude; got {crs!r}.")
     if target == first.crs:
         return first.crs, first.transform

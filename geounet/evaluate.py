@@ -609,7 +609,7 @@ def normalised_difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDA
     return np.asarray((a - b) / np.where(a + b == 0, np.float32(1), a + b))
 
 
-def _indexstrips(
+def _index_strips(
     scene: Scene, first: str, second: Sequence[str]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Normalised difference of two bands strip by strip."""
@@ -622,7 +622,7 @@ def _indexstrips(
 def _threshold(scene: Scene, second: Sequence[str], threshold: float) -> NDArray[np.uint8]:
     """Water where the normalised difference of green and another band is above a threshold."""
     codes = np.empty(scene.grid.shape, np.uint8)
-    for rows, index in _indexstrips(scene, "green", second):
+    for rows, index in _index_strips(scene, "green", second):
         codes[rows] = np.where(np.isnan(index), UNKNOWN, index > threshold)
     return codes
 
@@ -653,7 +653,7 @@ def otsu_mask(scene: Scene) -> NDArray[np.uint8]:
     """
     edges = np.linspace(-1, 1, 2001)
     counts = np.zeros(len(edges) - 1, np.int64)
-    for _, index in _indexstrips(scene, "green", ("swir16",)):
+    for _, index in _index_strips(scene, "green", ("swir16",)):
         counts += np.histogram(index[~np.isnan(index)], edges)[0]
     if np.count_nonzero(counts) < 2:
         raise SceneError("Otsu's threshold needs an MNDWI that varies; here it does not.")

@@ -3,7 +3,7 @@
     reader thread          this thread                          writer thread
     rows of windows  →  predict → blend → decide  →  strips  →  mask, probability, polygons
 
-Each side runs ahead of the next by one item at most, so memory does not grow with the scene.
+Each side runs ahead of the next by an item or two at most, so memory does not grow with the scene.
 """
 
 from __future__ import annotations

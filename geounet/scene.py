@@ -22,6 +22,7 @@ from rasterio.windows import Window as RasterWindow
 from geounet import remote
 from geounet.clouds import check_clouds, cloud_layer, open_clouds
 from geounet.errors import ConfigError, GeounetWarning, SceneError
+from geounet.ground import pyproj_crs, unit_of
 from geounet.parts import Area, area_on_grid, read_polygons, window_of_bbox, window_within
 from geounet.products import find_product
 from geounet.products.raster import open_product, open_raster
@@ -79,12 +80,9 @@ class Grid:
         a geographic or a conformal CRS too. A local CRS is flat, in its own units; without a CRS
         units are taken as metres. What lies beyond the Earth, as around a full disk, has none.
         """
-        if self.crs is None:
-            return np.full(self.height, abs(self.transform.determinant))
-        crs = pyproj.CRS.from_wkt(self.crs.to_wkt(version="WKT2_2019"))
-        if crs.geodetic_crs is None:
-            unit = crs.axis_info[0].unit_conversion_factor
-            return np.full(self.height, abs(self.transform.determinant) * unit**2)
+        crs = pyproj_crs(self.crs)
+        if crs is None or crs.geodetic_crs is None:
+            return np.full(self.height, abs(self.transform.determinant) * unit_of(crs) ** 2)
         at = np.linspace(0.5, self.height - 0.5, min(self.height, 33))
         corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
         cols = self.width / 2 + corners[:, 0] + np.zeros((len(at), 1))
@@ -93,7 +91,7 @@ class Grid:
         x, y = a * cols + b * rows + c, d * cols + e * rows + f
         to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
         geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
-        unit = crs.geodetic_crs.axis_info[0].unit_conversion_factor  # of grads, in old French ones
+        unit = unit_of(crs.geodetic_crs)  # of grads, in old French ones
         lon, lat = (unit * angles for angles in to_lonlat.transform(x, y))
         areas = [
             abs(geod.polygon_area_perimeter(east, north, radians=True)[0])
@@ -572,10 +570,10 @@ def _check_source(
         raise SceneError(
             f"all bands must be of one type; {uri} has {', '.join(sorted(set(source.dtypes)))}."
         )
-    if source.crs is not None and pyproj.CRS.from_user_input(source.crs).is_geocentric:
+    if (crs := pyproj_crs(source.crs)) and crs.is_geocentric:
         raise SceneError(
             f"a scene's CRS must be a map's or in longitude and latitude; {uri} has the geocentric "
-            f"{pyproj.CRS.from_user_input(source.crs).name}. Set the right one, with gdal_edit.py "
+            f"{crs.name}. Set the right one, with gdal_edit.py "
             f"-a_srs, or warp it."
         )
     if not np.isfinite(tuple(source.transform)).all() or source.transform.is_degenerate:
